@@ -1,0 +1,1 @@
+"""The node agent: it stands where kubelet and a container runtime stand."""
