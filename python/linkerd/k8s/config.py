@@ -39,7 +39,7 @@ class ClusterConfig:
     impersonate_groups: tuple[str, ...] = ()
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """For an https server; the key passes through a file only for the moment of loading (OpenSSL's API wants one)."""
+        """For an https server. The key is in a file only for the moment of loading: OpenSSL wants one."""
         if not self.server.startswith("https:"):
             return None
         context = ssl.create_default_context(cadata=self.ca_data.decode() if self.ca_data else None)
