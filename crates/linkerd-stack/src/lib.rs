@@ -1,0 +1,10 @@
+//! Glue between the proxy's layers: errors with their cause, the answers made from them, and the drain signal.
+
+pub mod drain;
+mod error;
+mod respond;
+
+pub use self::{
+    error::{BoxError, Cause, Error, Retry, Source},
+    respond::{Client, Informational, Synthetic, grpc_status_of, is_grpc},
+};
