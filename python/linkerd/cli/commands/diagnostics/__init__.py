@@ -1,0 +1,15 @@
+"""`linkerd diagnostics`: a look into the control plane and the proxies."""
+
+from __future__ import annotations
+
+from linkerd.cli.groups import Entry, LazyGroup
+
+_HERE = "linkerd.cli.commands.diagnostics"
+
+TABLE = {
+    "endpoints": Entry(f"{_HERE}.endpoints", "The endpoints that the destination service knows"),
+    "ep": Entry(f"{_HERE}.endpoints", "", alias_of="endpoints"),
+    "proxy-metrics": Entry(f"{_HERE}.proxy_metrics", "The metrics of proxies, as they expose them"),
+}
+
+command = LazyGroup("diagnostics", TABLE, help="Look into the control plane and the proxies.")

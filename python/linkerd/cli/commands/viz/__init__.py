@@ -1,0 +1,19 @@
+"""`linkerd viz`: metrics and live traffic."""
+
+from __future__ import annotations
+
+from linkerd.cli.context import viz_options
+from linkerd.cli.groups import Entry, LazyGroup
+
+_HERE = "linkerd.cli.commands.viz"
+
+TABLE = {
+    "check": Entry(f"{_HERE}.check", "Check the viz extension for problems"),
+    "install": Entry(f"{_HERE}.install", "Print the manifests of the viz extension"),
+    "stat": Entry(f"{_HERE}.stat", "Success rate, requests per second and latency of resources"),
+    "tap": Entry(f"{_HERE}.tap", "Watch requests as they happen"),
+    "top": Entry(f"{_HERE}.top", "A live table of the most frequent requests"),
+    "uninstall": Entry(f"{_HERE}.uninstall", "Print the objects of the viz extension, for deletion"),
+}
+
+command = LazyGroup("viz", TABLE, shared=viz_options, help="Metrics and live traffic.")

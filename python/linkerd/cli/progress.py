@@ -1,0 +1,44 @@
+"""A spinner on stderr while something is waited for; nothing at all when stderr is no terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+_FRAMES = "|/-\\"
+_FRAME_SECONDS = 0.1
+
+
+class Spinner:
+    """`message` may change while it turns."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    async def turn(self) -> None:
+        """For ever; cancel to end."""
+        frame = 0
+        while True:
+            sys.stderr.write(f"\r\x1b[K{_FRAMES[frame % len(_FRAMES)]} {self.message}")
+            sys.stderr.flush()
+            frame += 1
+            await asyncio.sleep(_FRAME_SECONDS)
+
+
+@asynccontextmanager
+async def spinning(message: str) -> AsyncIterator[Spinner]:
+    """A spinner while the body runs; its line is wiped at the end."""
+    spinner = Spinner(message)
+    if not sys.stderr.isatty():
+        yield spinner
+        return
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(spinner.turn())
+        try:
+            yield spinner
+        finally:
+            task.cancel()
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
