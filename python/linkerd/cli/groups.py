@@ -39,7 +39,8 @@ class LazyGroup(click.Group):
         if entry is None:
             return None
         command: click.Command = importlib.import_module(entry.module).command
-        _add_options(command, [*(self._shared(True) if self._shared else []), *global_options(True)])
+        for shared in {self._shared, global_options} - {None}:
+            _add_options(command, shared(True))
         return command
 
     def resolve_command(
