@@ -1,0 +1,1 @@
+"""A shop of small services that gives the mesh something to show: traffic, a slow path, and faults on request."""

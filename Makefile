@@ -1,0 +1,107 @@
+# The recipes of this project. `make demo` and `make test` do all their own set-up.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := .build
+PYTHON ?= python3
+UV_COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+    --python-version 3.11
+CARGO_FILES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
+KUBE_FILES := tools/build-kube $(shell find kube -name '*.go' -o -name 'go.*')
+
+.PHONY: help
+help: ## List the recipes
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: build ## Build what is missing and show a meshed application with true numbers
+	@$(BIN)/linkerd-demo up
+
+.PHONY: down
+down: ## End the demo's cluster; nothing is left behind
+	@if [ -x $(BIN)/linkerd ]; then $(BIN)/linkerd cluster stop; else echo "nothing is built, so nothing runs"; fi
+
+.PHONY: build
+build: $(STAMPS)/tools $(STAMPS)/python $(STAMPS)/kube $(STAMPS)/proxy ## Build all programs into .venv/bin
+
+.PHONY: test
+test: build $(STAMPS)/python-dev lint test-rust test-unit test-integration test-e2e ## Pass all tests
+
+.PHONY: lint
+lint: $(STAMPS)/python-dev ## Check style, types of errors we forbid, and the rings
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@cargo fmt --all --check
+
+.PHONY: test-rust
+test-rust: ## Clippy and the proxy's tests
+	@cargo clippy --workspace --all-targets --locked -q -- -D warnings
+	@cargo test --workspace --locked -q
+
+.PHONY: test-unit
+test-unit: $(STAMPS)/python-dev ## The pure parts
+	@$(BIN)/pytest -q tests/unit
+
+.PHONY: test-integration
+test-integration: build $(STAMPS)/python-dev ## Real programs on loopback and in namespaces, no cluster
+	@$(BIN)/pytest -q tests/integration
+
+.PHONY: test-e2e
+test-e2e: build $(STAMPS)/python-dev ## The whole on an embedded cluster of its own
+	@$(BIN)/pytest -q tests/e2e
+
+.PHONY: bench
+bench: build ## Measure: footprint and start-up
+	@$(BIN)/python benches/footprint.py
+
+.PHONY: format
+format: $(STAMPS)/python-dev ## Lay the code out
+	@$(BIN)/ruff check --fix-only -q . && $(BIN)/ruff format -q . && cargo fmt --all
+
+.PHONY: proto
+proto: $(STAMPS)/python-dev ## Generate both sides of the wire from proto/
+	@tools/generate-proto
+
+.PHONY: lock
+lock: $(STAMPS)/python ## Resolve the Python requirements anew, with hashes
+	@for name in uv build runtime dev; do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+
+$(STAMPS)/tools: tools/prepare
+	@mkdir -p $(STAMPS)
+	@tools/prepare
+	@touch $@
+
+$(STAMPS)/venv: requirements/uv.txt $(STAMPS)/tools
+	@echo "==> Python environment"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(STAMPS)/python: $(STAMPS)/venv requirements/runtime.txt requirements/build.txt pyproject.toml
+	@echo "==> Python packages"
+	@$(BIN)/uv pip install -q --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q python demo $(VENV)/lib
+	@touch $@
+
+$(STAMPS)/python-dev: $(STAMPS)/python requirements/dev.txt
+	@echo "==> Python packages of the tests"
+	@$(BIN)/uv pip install -q --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/kube: $(STAMPS)/venv $(KUBE_FILES)
+	@echo "==> Kubernetes, etcd, CoreDNS, Prometheus (upstream's code; the first build takes minutes)"
+	@tools/build-kube
+	@touch $@
+
+$(STAMPS)/proxy: $(STAMPS)/venv $(CARGO_FILES)
+	@echo "==> the proxy"
+	@cargo build --release --locked -p linkerd-proxy
+	@install -m 755 $${CARGO_TARGET_DIR:-target}/release/linkerd2-proxy $(BIN)/linkerd2-proxy
+	@touch $@
