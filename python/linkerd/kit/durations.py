@@ -1,9 +1,11 @@
-"""Durations as Go writes them (`24h0m0s`, `1.5s`, `100ms`), which is how Kubernetes and Linkerd spell them."""
+"""Durations as Go writes them (`24h0m0s`, `1.5s`, `100ms`), which is how Kubernetes and Linkerd spell them.
+
+In Python they are seconds as a float.
+"""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 
 _NANOSECONDS = {
     "ns": 1,
@@ -15,23 +17,17 @@ _NANOSECONDS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-_TERM = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_SIMPLE = re.compile(r"(\d+)(ms|s|m|h|d)?")
-_SIMPLE_UNITS = {
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-}
-_LIMIT = 2**63  # nanoseconds, where Go's own type ends
+_TERM = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_SIMPLE = re.compile(r"([0-9]+)(ms|s|m|h|d)?")
+_SIMPLE_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LIMIT = 2**63 / 10**9  # seconds, where Go's own type ends
 
 
-def parse_duration(text: str) -> timedelta:
-    """Go's `time.ParseDuration`, to the microsecond. Raises ValueError."""
+def parse_duration(text: str) -> float:
+    """Go's `time.ParseDuration`, in seconds. Raises ValueError."""
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if rest == "0":
-        return timedelta()
+        return 0.0
     total = 0.0
     position = 0
     for term in _TERM.finditer(rest):
@@ -41,27 +37,22 @@ def parse_duration(text: str) -> timedelta:
         position = term.end()
     if not rest or position != len(rest):
         raise ValueError(f"`{text}` is not a duration: numbers with units are wanted, as in `1h30m`, `10s` or `250ms`")
-    if total >= _LIMIT:
-        raise ValueError(f"`{text}` is too long for a duration (at most 292 years)")
-    return sign * timedelta(microseconds=total / 1000)
+    return sign * _bounded(total / 10**9, text)
 
 
-def parse_simple_duration(text: str) -> timedelta:
+def parse_simple_duration(text: str) -> float:
     """One integer and one unit of ms, s, m, h, d (the annotations of the policy controller). Raises ValueError."""
     match = _SIMPLE.fullmatch(text.strip())
     if match is None or (match[2] is None and int(match[1]) != 0):
         raise ValueError(f"`{text}` is not a duration: an integer with one of the units ms, s, m, h, d is wanted")
-    try:
-        return int(match[1]) * _SIMPLE_UNITS[match[2] or "s"]
-    except OverflowError:
-        raise ValueError(f"`{text}` is too long for a duration") from None
+    return _bounded(int(match[1]) * _SIMPLE_SECONDS[match[2] or "s"], text)
 
 
-def format_duration(value: timedelta) -> str:
-    """As Go prints it: `24h0m0s`, `1.5s`, `100ms`, `0s`."""
-    microseconds = value // timedelta(microseconds=1)
+def format_duration(seconds: float) -> str:
+    """As Go prints it: `24h0m0s`, `1.5s`, `100ms`, `0s`; to the microsecond."""
+    microseconds = round(seconds * 1_000_000)
     if microseconds < 0:
-        return "-" + format_duration(-value)
+        return "-" + format_duration(-seconds)
     if microseconds == 0:
         return "0s"
     if microseconds < 1000:
@@ -70,13 +61,21 @@ def format_duration(value: timedelta) -> str:
         return f"{_number(microseconds, 1000)}ms"
     minutes, rest = divmod(microseconds, 60_000_000)
     hours, minutes = divmod(minutes, 60)
-    seconds = f"{_number(rest, 1_000_000)}s"
+    text = f"{_number(rest, 1_000_000)}s"
     if hours:
-        return f"{hours}h{minutes}m{seconds}"
-    return f"{minutes}m{seconds}" if minutes else seconds
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def _bounded(seconds: float, text: str) -> float:
+    if seconds >= _LIMIT:
+        raise ValueError(f"`{text}` is too long for a duration (at most 292 years)")
+    return seconds
 
 
 def _number(amount: int, unit: int) -> str:
     whole, rest = divmod(amount, unit)
+    if rest == 0:
+        return str(whole)
     digits = len(str(unit)) - 1
-    return f"{whole}.{rest:0{digits}d}".rstrip("0").rstrip(".")
+    return f"{whole}.{rest:0{digits}d}".rstrip("0")
