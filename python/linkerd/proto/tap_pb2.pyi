@@ -115,7 +115,7 @@ class Eos(_message.Message):
     def __init__(self, grpc_status_code: _Optional[int] = ..., reset_error_code: _Optional[int] = ...) -> None: ...
 
 class Filter(_message.Message):
-    __slots__ = ("path_regex", "statuses", "min_latency", "headers", "redact_headers", "reveal_sensitive_headers", "tcp")
+    __slots__ = ("path_regex", "statuses", "min_latency", "headers", "redact_headers", "reveal_sensitive_headers", "tcp", "max_rps")
     class StatusRange(_message.Message):
         __slots__ = ("min", "max")
         MIN_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +139,7 @@ class Filter(_message.Message):
     REDACT_HEADERS_FIELD_NUMBER: _ClassVar[int]
     REVEAL_SENSITIVE_HEADERS_FIELD_NUMBER: _ClassVar[int]
     TCP_FIELD_NUMBER: _ClassVar[int]
+    MAX_RPS_FIELD_NUMBER: _ClassVar[int]
     path_regex: str
     statuses: _containers.RepeatedCompositeFieldContainer[Filter.StatusRange]
     min_latency: _duration_pb2.Duration
@@ -146,10 +147,11 @@ class Filter(_message.Message):
     redact_headers: _containers.RepeatedScalarFieldContainer[str]
     reveal_sensitive_headers: bool
     tcp: bool
-    def __init__(self, path_regex: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[Filter.StatusRange, _Mapping]]] = ..., min_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., headers: _Optional[_Iterable[_Union[Filter.HeaderMatch, _Mapping]]] = ..., redact_headers: _Optional[_Iterable[str]] = ..., reveal_sensitive_headers: _Optional[bool] = ..., tcp: _Optional[bool] = ...) -> None: ...
+    max_rps: int
+    def __init__(self, path_regex: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[Filter.StatusRange, _Mapping]]] = ..., min_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., headers: _Optional[_Iterable[_Union[Filter.HeaderMatch, _Mapping]]] = ..., redact_headers: _Optional[_Iterable[str]] = ..., reveal_sensitive_headers: _Optional[bool] = ..., tcp: _Optional[bool] = ..., max_rps: _Optional[int] = ...) -> None: ...
 
 class TapEvent(_message.Message):
-    __slots__ = ("source", "source_meta", "route_meta", "destination", "destination_meta", "proxy_direction", "http", "tcp", "cause_code", "request_bytes", "close_reason")
+    __slots__ = ("source", "source_meta", "route_meta", "destination", "destination_meta", "proxy_direction", "http", "tcp", "cause_code", "request_bytes", "close_reason", "dropped")
     class ProxyDirection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNKNOWN: _ClassVar[TapEvent.ProxyDirection]
@@ -271,6 +273,7 @@ class TapEvent(_message.Message):
     CAUSE_CODE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     CLOSE_REASON_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     source: _net_pb2.TcpAddress
     source_meta: TapEvent.EndpointMeta
     route_meta: TapEvent.RouteMeta
@@ -282,4 +285,5 @@ class TapEvent(_message.Message):
     cause_code: str
     request_bytes: int
     close_reason: str
-    def __init__(self, source: _Optional[_Union[_net_pb2.TcpAddress, _Mapping]] = ..., source_meta: _Optional[_Union[TapEvent.EndpointMeta, _Mapping]] = ..., route_meta: _Optional[_Union[TapEvent.RouteMeta, _Mapping]] = ..., destination: _Optional[_Union[_net_pb2.TcpAddress, _Mapping]] = ..., destination_meta: _Optional[_Union[TapEvent.EndpointMeta, _Mapping]] = ..., proxy_direction: _Optional[_Union[TapEvent.ProxyDirection, str]] = ..., http: _Optional[_Union[TapEvent.Http, _Mapping]] = ..., tcp: _Optional[_Union[TapEvent.Tcp, _Mapping]] = ..., cause_code: _Optional[str] = ..., request_bytes: _Optional[int] = ..., close_reason: _Optional[str] = ...) -> None: ...
+    dropped: int
+    def __init__(self, source: _Optional[_Union[_net_pb2.TcpAddress, _Mapping]] = ..., source_meta: _Optional[_Union[TapEvent.EndpointMeta, _Mapping]] = ..., route_meta: _Optional[_Union[TapEvent.RouteMeta, _Mapping]] = ..., destination: _Optional[_Union[_net_pb2.TcpAddress, _Mapping]] = ..., destination_meta: _Optional[_Union[TapEvent.EndpointMeta, _Mapping]] = ..., proxy_direction: _Optional[_Union[TapEvent.ProxyDirection, str]] = ..., http: _Optional[_Union[TapEvent.Http, _Mapping]] = ..., tcp: _Optional[_Union[TapEvent.Tcp, _Mapping]] = ..., cause_code: _Optional[str] = ..., request_bytes: _Optional[int] = ..., close_reason: _Optional[str] = ..., dropped: _Optional[int] = ...) -> None: ...
