@@ -67,7 +67,8 @@ class Client:
     # Objects
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None, subresource: str = "") -> Object:
-        return await self.request("GET", resource.path(namespace, name, subresource or None))
+        path = resource.path(namespace, name, subresource or None)
+        return await self.request("GET", path, accept=resource.accept())
 
     async def list(
         self,
@@ -95,10 +96,10 @@ class Client:
         query = _selectors(label_selector, field_selector) | {"limit": str(_LIST_PAGE)}
         items: list[Object] = []
         while True:
-            page = await self.request("GET", resource.path(namespace), query=query)
+            page = await self.request("GET", resource.path(namespace), query=query, accept=resource.accept("List"))
             for item in page.get("items") or []:
-                item.setdefault("apiVersion", resource.api_version)
-                item.setdefault("kind", resource.kind)
+                item["apiVersion"] = resource.api_version
+                item["kind"] = resource.kind
                 items.append(item)
             metadata = page.get("metadata") or {}
             if not metadata.get("continue"):
@@ -201,13 +202,16 @@ class Client:
             "timeoutSeconds": str(timeout_seconds),
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=timeout_seconds + 30)
-        async with self.stream("GET", resource.path(namespace), query=query, timeout=timeout) as response:
+        accept = {"Accept": resource.accept()}
+        async with self.stream(
+            "GET", resource.path(namespace), query=query, timeout=timeout, headers=accept
+        ) as response:
             async for line in _lines(response.content):
                 event = orjson.loads(line)
                 if event.get("type") == "ERROR":
                     raise error_from_status(int(event["object"].get("code") or 500), event["object"])
-                event["object"].setdefault("apiVersion", resource.api_version)
-                event["object"].setdefault("kind", resource.kind)
+                event["object"]["apiVersion"] = resource.api_version
+                event["object"]["kind"] = resource.kind
                 yield event
 
     # Requests
@@ -220,9 +224,13 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Any:
         """One request, its JSON answer parsed (text if it is none)."""
-        async with self.stream(method, path, query=query, body=body, content_type=content_type) as response:
+        headers = {"Accept": accept}
+        async with self.stream(
+            method, path, query=query, body=body, content_type=content_type, headers=headers
+        ) as response:
             raw = await response.read()
             if "json" in response.content_type:
                 return orjson.loads(raw)

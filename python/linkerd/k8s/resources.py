@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,17 @@ class Resource:
     plural: str
     kind: str
     namespaced: bool = True
+    metadata_only: bool = False
+
+    def metadata(self) -> Resource:
+        """The same objects without spec and status (PartialObjectMetadata): for who needs names, labels and owners."""
+        return replace(self, metadata_only=True)
+
+    def accept(self, part: str = "") -> str:
+        """The media type to ask for; `part` is `List` for a list."""
+        if not self.metadata_only:
+            return "application/json"
+        return f"application/json;as=PartialObjectMetadata{part};g=meta.k8s.io;v=v1"
 
     @property
     def api_version(self) -> str:

@@ -54,10 +54,13 @@ async def follow(
     label_selector: str = "",
     field_selector: str = "",
     optional: bool = False,
+    strip: Callable[[Object], Object] | None = None,
 ) -> AsyncIterator[Change]:
     """Changes of a resource, for ever. API and network failures are logged and retried with back-off.
 
     With `optional`, a kind that the server does not have counts as an empty list, and is looked for again later.
+    `strip` makes what is remembered and told out of each object (its `metadata` must keep namespace, name and
+    resourceVersion): of a thousand Pods most bytes are managed fields and status that no follower reads.
     """
     known: dict[Key, Object] = {}
     synced = False
@@ -68,6 +71,8 @@ async def follow(
         try:
             if not version:
                 items, version = await client.list_with_version(resource, namespace, **selectors)
+                if strip is not None:
+                    items = [strip(item) for item in items]
                 for change in _difference(known, items):
                     yield change
                 if not synced:
@@ -76,6 +81,8 @@ async def follow(
             async for event in client.watch(resource, namespace, resource_version=version, **selectors):
                 failures = 0
                 version = parse_version(event["object"]) or version
+                if strip is not None and event["type"] != "BOOKMARK":
+                    event["object"] = strip(event["object"])
                 change = _change(known, event)
                 if change is not None:
                     yield change
