@@ -1,0 +1,1 @@
+//! The proxy put together: configuration, listeners, admin server, life cycle.

@@ -1,0 +1,1 @@
+//! Streams to the control plane: identity, destinations, policies.

@@ -1,0 +1,3 @@
+//! The sidecar's executable.
+
+fn main() {}

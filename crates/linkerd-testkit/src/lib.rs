@@ -1,0 +1,1 @@
+//! A fake control plane and a proxy harness for tests.

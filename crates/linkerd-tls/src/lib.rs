@@ -1,0 +1,1 @@
+//! TLS between proxies: detection, handshakes, identities, certificates that change.

@@ -1,0 +1,1 @@
+//! Sockets: listeners, original destinations, peeked streams, the transport header.
