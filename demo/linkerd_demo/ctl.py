@@ -19,6 +19,7 @@ from linkerd.k8s.resources import CONFIG_MAPS
 from linkerd_demo.faults import CONFIG_MAP, RATE_KEY, Fault, FaultError, fault_from_json
 from linkerd_demo.manifests import demo_objects
 from linkerd_demo.topology import BY_NAME, NAMESPACES, SERVICES
+from linkerd_demo.up import UpError, up
 
 T = TypeVar("T")
 
@@ -31,6 +32,17 @@ _EPILOG = "Faults and rates live in the ConfigMap `demo-faults` of each namespac
 def demo(ctx: click.Context, kubeconfig: str | None) -> None:
     """The demo application: manifests, faults, rate."""
     ctx.obj = kubeconfig
+
+
+@demo.command("up")
+def up_command() -> None:
+    """Start the embedded cluster, the mesh and the demo; wait for numbers; print them."""
+    try:
+        up()
+    except UpError as error:
+        click.echo(f"error: {error}", err=True)
+        click.echo("hint: `linkerd cluster status` and `linkerd cluster logs` tell more", err=True)
+        sys.exit(1)
 
 
 @demo.command()
