@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-
 from linkerd.kit import logging as kit_logging
 from linkerd.kit.durations import parse_duration
 
