@@ -60,7 +60,7 @@ class Process:
 
 def processes(root: int) -> Iterator[Process]:
     """Those of the cluster: `root` and all that descend from it."""
-    parents = {pid: parent for pid, parent in _parents()}
+    parents = dict(_parents())
     for pid in parents:
         if _descends(pid, root, parents):
             process = _read(pid)
