@@ -1,0 +1,1 @@
+"""The pod network: addresses, and a routed veth pair per pod."""
