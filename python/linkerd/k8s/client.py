@@ -93,17 +93,34 @@ class Client:
         field_selector: str = "",
     ) -> tuple[list[Object], str]:
         """The items and the resource version from which to watch on."""
-        query = _selectors(label_selector, field_selector) | {"limit": str(_LIST_PAGE)}
         items: list[Object] = []
+        version = ""
+        async for page, version in self.pages(  # noqa: B007
+            resource, namespace, label_selector=label_selector, field_selector=field_selector
+        ):
+            items += page
+        return items, version
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncIterator[tuple[list[Object], str]]:
+        """The items page by page, each with the list's resource version (the last one is that to watch from)."""
+        query = _selectors(label_selector, field_selector) | {"limit": str(_LIST_PAGE)}
         while True:
-            page = await self.request("GET", resource.path(namespace), query=query, accept=resource.accept("List"))
-            for item in page.get("items") or []:
-                item["apiVersion"] = resource.api_version
-                item["kind"] = resource.kind
-                items.append(item)
+            page = await self.request("GET", resource.path(namespace), query=query)
+            items = page.get("items") or []
+            for item in items:
+                item.setdefault("apiVersion", resource.api_version)
+                item.setdefault("kind", resource.kind)
             metadata = page.get("metadata") or {}
+            yield items, metadata.get("resourceVersion") or ""
             if not metadata.get("continue"):
-                return items, metadata.get("resourceVersion") or ""
+                return
             query = query | {"continue": metadata["continue"]}
 
     async def create(

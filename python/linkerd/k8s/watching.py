@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ class Change:
     `synced`: all that existed at the start has been told (once, with no object)."""
 
     type: Literal["applied", "deleted", "synced"]
-    object: Object
+    object: Any
 
 
 def key_of(obj: Object) -> Key:
@@ -54,15 +54,17 @@ async def follow(
     label_selector: str = "",
     field_selector: str = "",
     optional: bool = False,
-    strip: Callable[[Object], Object] | None = None,
+    strip: Callable[[Object], Any] | None = None,
 ) -> AsyncIterator[Change]:
     """Changes of a resource, for ever. API and network failures are logged and retried with back-off.
 
     With `optional`, a kind that the server does not have counts as an empty list, and is looked for again later.
-    `strip` makes what is remembered and told out of each object (its `metadata` must keep namespace, name and
-    resourceVersion): of a thousand Pods most bytes are managed fields and status that no follower reads.
+    `strip` makes what is remembered and told out of each object (a smaller one, or a value of another type): of a
+    thousand Pods most bytes are managed fields and status that no follower reads. An object of which it makes nothing
+    (ValueError, KeyError, TypeError) is logged and counts as not being there.
     """
-    known: dict[Key, Object] = {}
+    known: dict[Key, _Known] = {}
+    told = _guarded(resource, strip)
     synced = False
     version = ""
     failures = 0
@@ -70,10 +72,8 @@ async def follow(
     while True:
         try:
             if not version:
-                items, version = await client.list_with_version(resource, namespace, **selectors)
-                if strip is not None:
-                    items = [strip(item) for item in items]
-                for change in _difference(known, items):
+                fresh, version = await _listed(client, resource, namespace, selectors, told)
+                for change in _difference(known, fresh):
                     yield change
                 if not synced:
                     synced = True
@@ -81,9 +81,7 @@ async def follow(
             async for event in client.watch(resource, namespace, resource_version=version, **selectors):
                 failures = 0
                 version = parse_version(event["object"]) or version
-                if strip is not None and event["type"] != "BOOKMARK":
-                    event["object"] = strip(event["object"])
-                change = _change(known, event)
+                change = _change(known, event, told)
                 if change is not None:
                     yield change
         except Gone:
@@ -92,7 +90,7 @@ async def follow(
             if not optional:
                 log.warning("cannot watch %s: %s", resource.plural, error)
             version = ""
-            for change in _difference(known, []):
+            for change in _difference(known, {}):
                 yield change
             if optional and not synced:
                 synced = True
@@ -110,25 +108,64 @@ def _pause(failures: int) -> float:
     return _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)] * random.uniform(0.8, 1.2)
 
 
-def _difference(known: dict[Key, Object], items: Iterable[Object]) -> list[Change]:
-    fresh = {key_of(item): item for item in items}
-    changes = [Change("deleted", known.pop(key)) for key in list(known) if key not in fresh]
+@dataclass(frozen=True, slots=True)
+class _Known:
+    version: str
+    object: Any
+
+
+_NOTHING = object()
+
+
+def _guarded(resource: Resource, strip: Callable[[Object], Any] | None) -> Callable[[Object], Any]:
+    def guarded(obj: Object) -> Any:
+        try:
+            return obj if strip is None else strip(obj)
+        except (ValueError, KeyError, TypeError) as error:
+            namespace, name = key_of(obj)
+            log.error("cannot use %s %s/%s: %r", resource.kind, namespace, name, error)
+            return _NOTHING
+
+    return guarded
+
+
+async def _listed(
+    client: Client,
+    resource: Resource,
+    namespace: str | None,
+    selectors: dict[str, str],
+    told: Callable[[Object], Any],
+) -> tuple[dict[Key, _Known], str]:
+    """What is there now; page by page, so that no more than one page is in memory unstripped."""
+    fresh: dict[Key, _Known] = {}
+    version = ""
+    async for items, version in client.pages(resource, namespace, **selectors):  # noqa: B007
+        for item in items:
+            fresh[key_of(item)] = _Known(parse_version(item), told(item))
+    return {key: item for key, item in fresh.items() if item.object is not _NOTHING}, version
+
+
+def _difference(known: dict[Key, _Known], fresh: dict[Key, _Known]) -> list[Change]:
+    changes = [Change("deleted", known.pop(key).object) for key in list(known) if key not in fresh]
     for key, item in fresh.items():
-        if key not in known or parse_version(known[key]) != parse_version(item):
+        if key not in known or known[key].version != item.version:
             known[key] = item
-            changes.append(Change("applied", item))
+            changes.append(Change("applied", item.object))
     return changes
 
 
-def _change(known: dict[Key, Object], event: Object) -> Change | None:
+def _change(known: dict[Key, _Known], event: Object, told: Callable[[Object], Any]) -> Change | None:
     kind, obj = event["type"], event["object"]
-    if kind in ("ADDED", "MODIFIED"):
-        known[key_of(obj)] = obj
-        return Change("applied", obj)
+    if kind not in ("ADDED", "MODIFIED", "DELETED"):
+        return None
+    key, value = key_of(obj), told(obj)
+    before = known.pop(key, None)
+    if value is _NOTHING:
+        return Change("deleted", before.object) if before is not None else None
     if kind == "DELETED":
-        known.pop(key_of(obj), None)
-        return Change("deleted", obj)
-    return None
+        return Change("deleted", value)
+    known[key] = _Known(parse_version(obj), value)
+    return Change("applied", value)
 
 
 class Reflector:
