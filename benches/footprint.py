@@ -135,9 +135,9 @@ def report(up_seconds: float, root: int, directory: str) -> None:
     proxies = groups.get("proxies", [0])
     rows.append(("memory (PSS): a sidecar, mean and largest", f"{mean(proxies):.1f}, {max(proxies) / 1e6:.1f} MB"))
     rows.append(("CPU of the whole, load off", f"{cpu_cores(root, IDLE_SECONDS):.2f} cores"))
-    print("| what | measured |\n| --- | --- |")  # noqa: T201 - the answer of the bench
+    print("| what | measured |\n| --- | --- |")
     for row in rows:
-        print(f"| {row[0]} | {row[1]} |")  # noqa: T201
+        print(f"| {row[0]} | {row[1]} |")
 
 
 def mean(sizes: list[int]) -> float:
