@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -46,6 +45,8 @@ def _print_proxies(proxies: Counter[str]) -> None:
 
 async def _server(ctx: Context, namespace: str, with_proxies: bool) -> tuple[str, Counter[str]]:
     """The control plane's version (`unavailable` without one), and how many pods run which proxy."""
+    import asyncio
+
     from aiohttp import ClientError
 
     from linkerd.k8s.errors import ApiError
