@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -73,15 +74,16 @@ def new_leaf(
 ) -> Certificate:
     """A certificate for both ends of TLS, for these DNS names. It never outlives the chain that signs it."""
     end = min([not_after, *(c.not_valid_after_utc for c in authority.chain)])
+    subject = _name(common_name or names[0])
     builder = (
         x509.CertificateBuilder()
-        .subject_name(_name(common_name or names[0]))
+        .subject_name(subject)
         .issuer_name(authority.certificate.subject)
         .public_key(public_key)
         .serial_number(serial or x509.random_serial_number())
         .not_valid_before(not_before)
         .not_valid_after(end)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=not list(subject))
         .add_extension(_key_usage(encipher=True), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
@@ -164,7 +166,7 @@ def verify_chain(chain: Sequence[Certificate], anchors: Sequence[Certificate], n
     """
     for certificate in chain:
         _check_time(certificate, now)
-    for lower, upper in zip(chain, chain[1:], strict=False):
+    for lower, upper in pairwise(chain):
         _check_signed(lower, upper)
     top = chain[-1]
     for anchor in anchors:

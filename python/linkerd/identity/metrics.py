@@ -1,0 +1,11 @@
+"""What identity counts. Names as Linkerd's where it has one."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+ISSUER_TTL = Gauge("issuer_cert_ttl_seconds", "Seconds until the issuer's certificate expires")
+ISSUER_LOADED = Gauge("issuer_loaded", "Whether an issuer is loaded that leads to a trust anchor")
+ISSUER_RELOADS = Counter("issuer_reloads", "Times that the issuer's files were read again", ["result"])
+CERTIFICATIONS = Counter("certify_requests", "Answers to Certify", ["code"])
+EVENTS_DROPPED = Counter("identity_events_dropped", "Kubernetes Events not written, to spare the API server")
