@@ -28,6 +28,11 @@ def parse(flags: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Names
     return values
 
 
+def dashed(argv: Sequence[str]) -> list[str]:
+    """Linkerd's manifests write long flags with one dash (`-prometheus-url=…`), as Go allows; argparse wants two."""
+    return ["-" + word if len(word) > 2 and word[0] == "-" and word[1].isalpha() else word for word in argv]
+
+
 def boolean(text: str) -> bool:
     if text.lower() in ("true", "1", "t"):
         return True
