@@ -56,7 +56,7 @@ var programs = map[string]func(){
 	"kube-apiserver":          cobraProgram(apiserver.NewAPIServerCommand),
 	"kube-controller-manager": cobraProgram(controllermanager.NewControllerManagerCommand),
 	"kube-proxy":              cobraProgram(proxy.NewProxyCommand),
-	"kube-scheduler":          cobraProgram(scheduler.NewSchedulerCommand),
+	"kube-scheduler":          cobraProgram(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
 	"kubectl":                 runKubectl,
 	"metrics-server":          runMetricsServer,
 }
