@@ -98,6 +98,7 @@ pub enum Retry {
 pub struct Error {
     cause: Cause,
     retry: Retry,
+    reset: Option<u32>,
     detail: Box<str>,
 }
 
@@ -253,6 +254,7 @@ impl Error {
         Self {
             cause,
             retry: cause.retry(),
+            reset: None,
             detail: detail.into().into_boxed_str(),
         }
     }
@@ -262,6 +264,18 @@ impl Error {
     pub fn unsent(mut self) -> Self {
         self.retry = Retry::Unsent;
         self
+    }
+
+    /// Remembers the HTTP/2 error code of a reset stream, so that it can be passed on.
+    #[must_use]
+    pub fn with_reset(mut self, code: u32) -> Self {
+        self.reset = Some(code);
+        self
+    }
+
+    #[must_use]
+    pub const fn reset(&self) -> Option<u32> {
+        self.reset
     }
 
     /// Prefixes the detail by the place that the error passed, outermost first.

@@ -1,0 +1,293 @@
+//! The one body type of requests and responses.
+
+use crate::replay::ReplayBody;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use linkerd_stack::{Cause, Error};
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// A stream of data with trailers, from one of the servers or clients.
+#[derive(Default)]
+pub struct Body {
+    kind: Kind,
+    observer: Option<Box<dyn Observe>>,
+}
+
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Full(Bytes),
+    Http1(hyper::body::Incoming, Side),
+    Http2(Http2),
+    Replay(ReplayBody),
+}
+
+/// Whose data a body carries, so that a broken one is blamed on the right peer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A request's body.
+    Client,
+    /// A response's body.
+    Server,
+}
+
+struct Http2 {
+    stream: h2::RecvStream,
+    data_ended: bool,
+    side: Side,
+}
+
+/// Follows a body to its end.
+pub trait Observe: Send {
+    fn data(&mut self, _bytes: usize) {}
+
+    /// Called exactly once, before the last frame is handed on.
+    fn end(&mut self, _end: End<'_>) {}
+}
+
+/// How a body ended.
+#[derive(Copy, Clone, Debug)]
+pub enum End<'a> {
+    Complete(Option<&'a HeaderMap>),
+    Failed(&'a Error),
+    /// Its reader went away.
+    Dropped,
+}
+
+impl Body {
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn full(data: impl Into<Bytes>) -> Self {
+        let data = data.into();
+        let kind = if data.is_empty() { Kind::Empty } else { Kind::Full(data) };
+        kind.into()
+    }
+
+    pub(crate) fn http1(body: hyper::body::Incoming, side: Side) -> Self {
+        if http_body::Body::is_end_stream(&body) {
+            return Self::empty();
+        }
+        Kind::Http1(body, side).into()
+    }
+
+    pub(crate) fn http2(stream: h2::RecvStream, side: Side) -> Self {
+        if stream.is_end_stream() {
+            return Self::empty();
+        }
+        Kind::Http2(Http2 {
+            stream,
+            data_ended: false,
+            side,
+        })
+        .into()
+    }
+
+    pub(crate) fn replay(body: ReplayBody) -> Self {
+        Kind::Replay(body).into()
+    }
+
+    /// Adds an observer; earlier ones hear of each event first.
+    #[must_use]
+    pub fn observe(mut self, observer: impl Observe + 'static) -> Self {
+        let observer: Box<dyn Observe> = Box::new(observer);
+        self.observer = Some(match self.observer.take() {
+            None => observer,
+            Some(first) => Box::new(Both(first, observer)),
+        });
+        if http_body::Body::is_end_stream(&self.kind) {
+            self.finish(End::Complete(None));
+        }
+        self
+    }
+
+    fn finish(&mut self, end: End<'_>) {
+        if let Some(mut observer) = self.observer.take() {
+            observer.end(end);
+        }
+    }
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Self {
+        Self { kind, observer: None }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.kind).poll_frame(cx));
+        if this.observer.is_some() {
+            match &frame {
+                None => this.finish(End::Complete(None)),
+                Some(Err(error)) => this.finish(End::Failed(error)),
+                Some(Ok(frame)) => {
+                    if let Some(trailers) = frame.trailers_ref() {
+                        this.finish(End::Complete(Some(trailers)));
+                    } else if let (Some(data), Some(observer)) = (frame.data_ref(), &mut this.observer) {
+                        observer.data(data.len());
+                        if http_body::Body::is_end_stream(&this.kind) {
+                            this.finish(End::Complete(None));
+                        }
+                    }
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.kind)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.kind)
+    }
+}
+
+impl http_body::Body for Kind {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(data) => {
+                let data = std::mem::take(data);
+                *this = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Self::Http1(body, side) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|f| f.map_err(|e| side.blame(&e))))
+            }
+            Self::Http2(body) => body.poll_frame(cx),
+            Self::Replay(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Http1(body, _) => body.is_end_stream(),
+            Self::Http2(body) => body.stream.is_end_stream(),
+            Self::Replay(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(data) => SizeHint::with_exact(data.len() as u64),
+            Self::Http1(body, _) => body.size_hint(),
+            Self::Http2(_) => SizeHint::default(),
+            Self::Replay(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Http2 {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if !self.data_ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // The reader takes one frame at a time, so what is released here is what it is about to send on.
+                    let released = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(released.map(|()| Frame::data(data)).map_err(|e| self.side.blame_h2(&e))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(self.side.blame_h2(&error)))),
+                None => self.data_ended = true,
+            }
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx));
+        Poll::Ready(match trailers {
+            Ok(trailers) => trailers.map(|t| Ok(Frame::trailers(t))),
+            Err(error) => Some(Err(self.side.blame_h2(&error))),
+        })
+    }
+}
+
+impl Side {
+    fn blame(self, error: &hyper::Error) -> Error {
+        let cause = match self {
+            Self::Client => Cause::DownstreamClosed,
+            Self::Server if error.is_parse() => Cause::UpstreamProtocol,
+            Self::Server => Cause::UpstreamClosed,
+        };
+        Error::new(cause, chain(error))
+    }
+
+    fn blame_h2(self, error: &h2::Error) -> Error {
+        match self {
+            Self::Server => crate::h2::upstream_error(error),
+            Self::Client => crate::h2::with_reason(Error::new(Cause::DownstreamClosed, error.to_string()), error),
+        }
+    }
+}
+
+/// An error with its causes in one line; hyper's own text leaves out what happened to the socket.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.observer.is_some() {
+            let end = if http_body::Body::is_end_stream(&self.kind) {
+                End::Complete(None)
+            } else {
+                End::Dropped
+            };
+            self.finish(end);
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            Kind::Empty => "Empty",
+            Kind::Full(_) => "Full",
+            Kind::Http1(..) => "Http1",
+            Kind::Http2(_) => "Http2",
+            Kind::Replay(_) => "Replay",
+        };
+        f.debug_tuple("Body").field(&kind).finish()
+    }
+}
+
+struct Both(Box<dyn Observe>, Box<dyn Observe>);
+
+impl Observe for Both {
+    fn data(&mut self, bytes: usize) {
+        self.0.data(bytes);
+        self.1.data(bytes);
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        self.0.end(end);
+        self.1.end(end);
+    }
+}

@@ -1,0 +1,89 @@
+//! Sends a body on a stream, no faster than the peer takes it.
+
+use crate::Body;
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::HeaderMap;
+use http_body::Body as _;
+use linkerd_stack::Error;
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// Why a body was not sent to its end.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The stream's peer reset it, or its connection is gone.
+    Peer(Option<Reason>),
+    /// The body itself failed.
+    Body(Error),
+}
+
+/// Sends all of `body`. At most one of its frames waits for the peer's window.
+pub(super) async fn pump(mut body: Body, stream: &mut SendStream<Bytes>) -> Result<(), Stopped> {
+    loop {
+        let frame = poll_fn(|cx| {
+            if let Poll::Ready(reset) = stream.poll_reset(cx) {
+                return Poll::Ready(Err(Stopped::Peer(reset.ok())));
+            }
+            Pin::new(&mut body).poll_frame(cx).map(Ok)
+        })
+        .await?;
+        match frame {
+            None => return send(stream, Bytes::new(), true),
+            Some(Err(error)) => return Err(Stopped::Body(error)),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    let end = body.is_end_stream();
+                    send_within_window(stream, data, end).await?;
+                    if end {
+                        return Ok(());
+                    }
+                }
+                Err(frame) => return send_trailers(stream, frame.into_trailers().unwrap_or_default()),
+            },
+        }
+    }
+}
+
+async fn send_within_window(stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), Stopped> {
+    if data.is_empty() {
+        return if end { send(stream, data, true) } else { Ok(()) };
+    }
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let mut capacity = stream.capacity();
+        if capacity == 0 {
+            capacity = poll_fn(|cx| poll_capacity(stream, cx)).await?;
+        }
+        let chunk = data.split_to(capacity.min(data.len()));
+        let last = end && data.is_empty();
+        send(stream, chunk, last)?;
+    }
+    Ok(())
+}
+
+fn poll_capacity(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<usize, Stopped>> {
+    if let Poll::Ready(reset) = stream.poll_reset(cx) {
+        return Poll::Ready(Err(Stopped::Peer(reset.ok())));
+    }
+    loop {
+        return match stream.poll_capacity(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(0))) => continue,
+            Poll::Ready(Some(Ok(n))) => Poll::Ready(Ok(n)),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(Stopped::Peer(error.reason()))),
+            Poll::Ready(None) => Poll::Ready(Err(Stopped::Peer(None))),
+        };
+    }
+}
+
+fn send(stream: &mut SendStream<Bytes>, data: Bytes, end: bool) -> Result<(), Stopped> {
+    stream.send_data(data, end).map_err(|e| Stopped::Peer(e.reason()))
+}
+
+pub(super) fn send_trailers(stream: &mut SendStream<Bytes>, trailers: HeaderMap) -> Result<(), Stopped> {
+    stream.send_trailers(trailers).map_err(|e| Stopped::Peer(e.reason()))
+}

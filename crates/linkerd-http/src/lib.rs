@@ -1,0 +1,56 @@
+//! HTTP: detection, servers, clients, retries, timeouts.
+//!
+//! HTTP/1 is hyper's; HTTP/2 is the `h2` crate, driven directly. A request is one future from its head to its
+//! response's head, and a [`Body`] carries what must be known at its end ([`Observe`]).
+
+mod body;
+pub mod classify;
+pub mod detect;
+pub mod h1;
+pub mod h2;
+pub mod headers;
+mod io;
+mod replay;
+mod tunnel;
+
+pub use self::{
+    body::{Body, End, Observe},
+    io::Counted,
+    replay::Replay,
+    tunnel::{Transferred, copy_duplex},
+};
+
+use linkerd_stack::Error;
+use std::future::Future;
+
+pub type Request = http::Request<Body>;
+pub type Response = http::Response<Body>;
+
+/// What a server does with a request.
+pub trait Handler: Send + Sync + 'static {
+    /// An error ends the stream without a response: it is reset (HTTP/2) or its connection is closed (HTTP/1).
+    fn handle(&self, request: Request) -> impl Future<Output = Result<Response, Error>> + Send;
+}
+
+/// A request that could not be sent or was not answered.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: Error,
+    /// The request, when nothing of it has left.
+    pub request: Option<Box<Request>>,
+}
+
+impl Failed {
+    #[must_use]
+    pub fn new(error: Error) -> Self {
+        Self { error, request: None }
+    }
+
+    #[must_use]
+    pub fn unsent(error: Error, request: Request) -> Self {
+        Self {
+            error: error.unsent(),
+            request: Some(Box::new(request)),
+        }
+    }
+}
