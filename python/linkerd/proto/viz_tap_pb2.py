@@ -28,7 +28,7 @@ from linkerd.proto import viz_pb2 as linkerd_dot_proto_dot_viz__pb2
 from linkerd.proto import viz_net_pb2 as linkerd_dot_proto_dot_viz__net__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blinkerd/proto/viz_tap.proto\x12\x0clinkerd2.tap\x1a\x1egoogle/protobuf/duration.proto\x1a\x17linkerd/proto/tap.proto\x1a\x17linkerd/proto/viz.proto\x1a\x1blinkerd/proto/viz_net.proto\"\xcb\x07\n\x14TapByResourceRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.linkerd2.viz.ResourceSelection\x12\x37\n\x05match\x18\x02 \x01(\x0b\x32(.linkerd2.tap.TapByResourceRequest.Match\x12\x0e\n\x06maxRps\x18\x03 \x01(\x02\x12;\n\x07\x65xtract\x18\x04 \x01(\x0b\x32*.linkerd2.tap.TapByResourceRequest.Extract\x12-\n\x06\x66ilter\x18\xe8\x07 \x01(\x0b\x32\x1c.io.linkerd.proxy.tap.Filter\x12\x31\n\x07sources\x18\xe9\x07 \x01(\x0b\x32\x1f.linkerd2.viz.ResourceSelection\x1a\xd7\x03\n\x05Match\x12;\n\x03\x61ll\x18\x01 \x01(\x0b\x32,.linkerd2.tap.TapByResourceRequest.Match.SeqH\x00\x12;\n\x03\x61ny\x18\x02 \x01(\x0b\x32,.linkerd2.tap.TapByResourceRequest.Match.SeqH\x00\x12\x37\n\x03not\x18\x03 \x01(\x0b\x32(.linkerd2.tap.TapByResourceRequest.MatchH\x00\x12\x37\n\x0c\x64\x65stinations\x18\x04 \x01(\x0b\x32\x1f.linkerd2.viz.ResourceSelectionH\x00\x12=\n\x04http\x18\x05 \x01(\x0b\x32-.linkerd2.tap.TapByResourceRequest.Match.HttpH\x00\x1a@\n\x03Seq\x12\x39\n\x07matches\x18\x01 \x03(\x0b\x32(.linkerd2.tap.TapByResourceRequest.Match\x1aX\n\x04Http\x12\x10\n\x06scheme\x18\x01 \x01(\tH\x00\x12\x10\n\x06method\x18\x02 \x01(\tH\x00\x12\x13\n\tauthority\x18\x03 \x01(\tH\x00\x12\x0e\n\x04path\x18\x04 \x01(\tH\x00\x42\x07\n\x05matchB\x07\n\x05match\x1a\xbf\x01\n\x07\x45xtract\x12?\n\x04http\x18\x01 \x01(\x0b\x32/.linkerd2.tap.TapByResourceRequest.Extract.HttpH\x00\x1ah\n\x04Http\x12J\n\x07headers\x18\x01 \x01(\x0b\x32\x37.linkerd2.tap.TapByResourceRequest.Extract.Http.HeadersH\x00\x1a\t\n\x07HeadersB\t\n\x07\x65xtractB\t\n\x07\x65xtract\"\xf9\r\n\x08TapEvent\x12/\n\x06source\x18\x01 \x01(\x0b\x32\x1f.linkerd2.common.net.TcpAddress\x12\x34\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x1f.linkerd2.common.net.TcpAddress\x12+\n\x04http\x18\x03 \x01(\x0b\x32\x1b.linkerd2.tap.TapEvent.HttpH\x00\x12\x32\n\x03tcp\x18\xeb\x07 \x01(\x0b\x32\".io.linkerd.proxy.tap.TapEvent.TcpH\x00\x12=\n\x10\x64\x65stination_meta\x18\x04 \x01(\x0b\x32#.linkerd2.tap.TapEvent.EndpointMeta\x12\x38\n\x0bsource_meta\x18\x05 \x01(\x0b\x32#.linkerd2.tap.TapEvent.EndpointMeta\x12>\n\x0fproxy_direction\x18\x06 \x01(\x0e\x32%.linkerd2.tap.TapEvent.ProxyDirection\x12\x34\n\nroute_meta\x18\x07 \x01(\x0b\x32 .linkerd2.tap.TapEvent.RouteMeta\x12\x13\n\ncause_code\x18\xe8\x07 \x01(\t\x12\x16\n\rrequest_bytes\x18\xe9\x07 \x01(\x04\x12\x15\n\x0c\x63lose_reason\x18\xea\x07 \x01(\t\x12\x10\n\x07\x64ropped\x18\xec\x07 \x01(\x04\x1a~\n\x0c\x45ndpointMeta\x12?\n\x06labels\x18\x01 \x03(\x0b\x32/.linkerd2.tap.TapEvent.EndpointMeta.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1ax\n\tRouteMeta\x12<\n\x06labels\x18\x01 \x03(\x0b\x32,.linkerd2.tap.TapEvent.RouteMeta.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\xa2\x07\n\x04Http\x12?\n\x0crequest_init\x18\x01 \x01(\x0b\x32\'.linkerd2.tap.TapEvent.Http.RequestInitH\x00\x12\x41\n\rresponse_init\x18\x02 \x01(\x0b\x32(.linkerd2.tap.TapEvent.Http.ResponseInitH\x00\x12?\n\x0cresponse_end\x18\x03 \x01(\x0b\x32\'.linkerd2.tap.TapEvent.Http.ResponseEndH\x00\x1a(\n\x08StreamId\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\r\x12\x0e\n\x06stream\x18\x02 \x01(\x04\x1a\xd8\x01\n\x0bRequestInit\x12\x30\n\x02id\x18\x01 \x01(\x0b\x32$.linkerd2.tap.TapEvent.Http.StreamId\x12(\n\x06method\x18\x02 \x01(\x0b\x32\x18.linkerd2.viz.HttpMethod\x12$\n\x06scheme\x18\x03 \x01(\x0b\x32\x14.linkerd2.viz.Scheme\x12\x11\n\tauthority\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12&\n\x07headers\x18\x06 \x01(\x0b\x32\x15.linkerd2.viz.Headers\x1a\xb4\x01\n\x0cResponseInit\x12\x30\n\x02id\x18\x01 \x01(\x0b\x32$.linkerd2.tap.TapEvent.Http.StreamId\x12\x35\n\x12since_request_init\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bhttp_status\x18\x03 \x01(\r\x12&\n\x07headers\x18\x04 \x01(\x0b\x32\x15.linkerd2.viz.Headers\x1a\x8f\x02\n\x0bResponseEnd\x12\x30\n\x02id\x18\x01 \x01(\x0b\x32$.linkerd2.tap.TapEvent.Http.StreamId\x12\x35\n\x12since_request_init\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13since_response_init\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eresponse_bytes\x18\x04 \x01(\x04\x12\x1e\n\x03\x65os\x18\x05 \x01(\x0b\x32\x11.linkerd2.viz.Eos\x12\'\n\x08trailers\x18\x06 \x01(\x0b\x32\x15.linkerd2.viz.HeadersB\x07\n\x05\x65vent\"8\n\x0eProxyDirection\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07INBOUND\x10\x01\x12\x0c\n\x08OUTBOUND\x10\x02\x42\x07\n\x05\x65ventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blinkerd/proto/viz_tap.proto\x12\x0clinkerd2.tap\x1a\x1egoogle/protobuf/duration.proto\x1a\x17linkerd/proto/tap.proto\x1a\x17linkerd/proto/viz.proto\x1a\x1blinkerd/proto/viz_net.proto\"\xdb\x07\n\x14TapByResourceRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.linkerd2.viz.ResourceSelection\x12\x37\n\x05match\x18\x02 \x01(\x0b\x32(.linkerd2.tap.TapByResourceRequest.Match\x12\x0e\n\x06maxRps\x18\x03 \x01(\x02\x12;\n\x07\x65xtract\x18\x04 \x01(\x0b\x32*.linkerd2.tap.TapByResourceRequest.Extract\x12-\n\x06\x66ilter\x18\xe8\x07 \x01(\x0b\x32\x1c.io.linkerd.proxy.tap.Filter\x12\x31\n\x07sources\x18\xe9\x07 \x01(\x0b\x32\x1f.linkerd2.viz.ResourceSelection\x12\x0e\n\x05notes\x18\xea\x07 \x01(\x08\x1a\xd7\x03\n\x05Match\x12;\n\x03\x61ll\x18\x01 \x01(\x0b\x32,.linkerd2.tap.TapByResourceRequest.Match.SeqH\x00\x12;\n\x03\x61ny\x18\x02 \x01(\x0b\x32,.linkerd2.tap.TapByResourceRequest.Match.SeqH\x00\x12\x37\n\x03not\x18\x03 \x01(\x0b\x32(.linkerd2.tap.TapByResourceRequest.MatchH\x00\x12\x37\n\x0c\x64\x65stinations\x18\x04 \x01(\x0b\x32\x1f.linkerd2.viz.ResourceSelectionH\x00\x12=\n\x04http\x18\x05 \x01(\x0b\x32-.linkerd2.tap.TapByResourceRequest.Match.HttpH\x00\x1a@\n\x03Seq\x12\x39\n\x07matches\x18\x01 \x03(\x0b\x32(.linkerd2.tap.TapByResourceRequest.Match\x1aX\n\x04Http\x12\x10\n\x06scheme\x18\x01 \x01(\tH\x00\x12\x10\n\x06method\x18\x02 \x01(\tH\x00\x12\x13\n\tauthority\x18\x03 \x01(\tH\x00\x12\x0e\n\x04path\x18\x04 \x01(\tH\x00\x42\x07\n\x05matchB\x07\n\x05match\x1a\xbf\x01\n\x07\x45xtract\x12?\n\x04http\x18\x01 \x01(\x0b\x32/.linkerd2.tap.TapByResourceRequest.Extract.HttpH\x00\x1ah\n\x04Http\x12J\n\x07headers\x18\x01 \x01(\x0b\x32\x37.linkerd2.tap.TapByResourceRequest.Extract.Http.HeadersH\x00\x1a\t\n\x07HeadersB\t\n\x07\x65xtractB\t\n\x07\x65xtract\"\x88\x0e\n\x08TapEvent\x12/\n\x06source\x18\x01 \x01(\x0b\x32\x1f.linkerd2.common.net.TcpAddress\x12\x34\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x1f.linkerd2.common.net.TcpAddress\x12+\n\x04http\x18\x03 \x01(\x0b\x32\x1b.linkerd2.tap.TapEvent.HttpH\x00\x12\x32\n\x03tcp\x18\xeb\x07 \x01(\x0b\x32\".io.linkerd.proxy.tap.TapEvent.TcpH\x00\x12=\n\x10\x64\x65stination_meta\x18\x04 \x01(\x0b\x32#.linkerd2.tap.TapEvent.EndpointMeta\x12\x38\n\x0bsource_meta\x18\x05 \x01(\x0b\x32#.linkerd2.tap.TapEvent.EndpointMeta\x12>\n\x0fproxy_direction\x18\x06 \x01(\x0e\x32%.linkerd2.tap.TapEvent.ProxyDirection\x12\x34\n\nroute_meta\x18\x07 \x01(\x0b\x32 .linkerd2.tap.TapEvent.RouteMeta\x12\x13\n\ncause_code\x18\xe8\x07 \x01(\t\x12\x16\n\rrequest_bytes\x18\xe9\x07 \x01(\x04\x12\x15\n\x0c\x63lose_reason\x18\xea\x07 \x01(\t\x12\x10\n\x07\x64ropped\x18\xec\x07 \x01(\x04\x12\r\n\x04note\x18\xed\x07 \x01(\t\x1a~\n\x0c\x45ndpointMeta\x12?\n\x06labels\x18\x01 \x03(\x0b\x32/.linkerd2.tap.TapEvent.EndpointMeta.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1ax\n\tRouteMeta\x12<\n\x06labels\x18\x01 \x03(\x0b\x32,.linkerd2.tap.TapEvent.RouteMeta.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\xa2\x07\n\x04Http\x12?\n\x0crequest_init\x18\x01 \x01(\x0b\x32\'.linkerd2.tap.TapEvent.Http.RequestInitH\x00\x12\x41\n\rresponse_init\x18\x02 \x01(\x0b\x32(.linkerd2.tap.TapEvent.Http.ResponseInitH\x00\x12?\n\x0cresponse_end\x18\x03 \x01(\x0b\x32\'.linkerd2.tap.TapEvent.Http.ResponseEndH\x00\x1a(\n\x08StreamId\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\r\x12\x0e\n\x06stream\x18\x02 \x01(\x04\x1a\xd8\x01\n\x0bRequestInit\x12\x30\n\x02id\x18\x01 \x01(\x0b\x32$.linkerd2.tap.TapEvent.Http.StreamId\x12(\n\x06method\x18\x02 \x01(\x0b\x32\x18.linkerd2.viz.HttpMethod\x12$\n\x06scheme\x18\x03 \x01(\x0b\x32\x14.linkerd2.viz.Scheme\x12\x11\n\tauthority\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12&\n\x07headers\x18\x06 \x01(\x0b\x32\x15.linkerd2.viz.Headers\x1a\xb4\x01\n\x0cResponseInit\x12\x30\n\x02id\x18\x01 \x01(\x0b\x32$.linkerd2.tap.TapEvent.Http.StreamId\x12\x35\n\x12since_request_init\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bhttp_status\x18\x03 \x01(\r\x12&\n\x07headers\x18\x04 \x01(\x0b\x32\x15.linkerd2.viz.Headers\x1a\x8f\x02\n\x0bResponseEnd\x12\x30\n\x02id\x18\x01 \x01(\x0b\x32$.linkerd2.tap.TapEvent.Http.StreamId\x12\x35\n\x12since_request_init\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13since_response_init\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eresponse_bytes\x18\x04 \x01(\x04\x12\x1e\n\x03\x65os\x18\x05 \x01(\x0b\x32\x11.linkerd2.viz.Eos\x12\'\n\x08trailers\x18\x06 \x01(\x0b\x32\x15.linkerd2.viz.HeadersB\x07\n\x05\x65vent\"8\n\x0eProxyDirection\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07INBOUND\x10\x01\x12\x0c\n\x08OUTBOUND\x10\x02\x42\x07\n\x05\x65ventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,39 +40,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAPEVENT_ROUTEMETA_LABELSENTRY']._loaded_options = None
   _globals['_TAPEVENT_ROUTEMETA_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_TAPBYRESOURCEREQUEST']._serialized_start=157
-  _globals['_TAPBYRESOURCEREQUEST']._serialized_end=1128
-  _globals['_TAPBYRESOURCEREQUEST_MATCH']._serialized_start=463
-  _globals['_TAPBYRESOURCEREQUEST_MATCH']._serialized_end=934
-  _globals['_TAPBYRESOURCEREQUEST_MATCH_SEQ']._serialized_start=771
-  _globals['_TAPBYRESOURCEREQUEST_MATCH_SEQ']._serialized_end=835
-  _globals['_TAPBYRESOURCEREQUEST_MATCH_HTTP']._serialized_start=837
-  _globals['_TAPBYRESOURCEREQUEST_MATCH_HTTP']._serialized_end=925
-  _globals['_TAPBYRESOURCEREQUEST_EXTRACT']._serialized_start=937
-  _globals['_TAPBYRESOURCEREQUEST_EXTRACT']._serialized_end=1128
-  _globals['_TAPBYRESOURCEREQUEST_EXTRACT_HTTP']._serialized_start=1013
-  _globals['_TAPBYRESOURCEREQUEST_EXTRACT_HTTP']._serialized_end=1117
-  _globals['_TAPBYRESOURCEREQUEST_EXTRACT_HTTP_HEADERS']._serialized_start=1097
-  _globals['_TAPBYRESOURCEREQUEST_EXTRACT_HTTP_HEADERS']._serialized_end=1106
-  _globals['_TAPEVENT']._serialized_start=1131
-  _globals['_TAPEVENT']._serialized_end=2916
-  _globals['_TAPEVENT_ENDPOINTMETA']._serialized_start=1668
-  _globals['_TAPEVENT_ENDPOINTMETA']._serialized_end=1794
-  _globals['_TAPEVENT_ENDPOINTMETA_LABELSENTRY']._serialized_start=1749
-  _globals['_TAPEVENT_ENDPOINTMETA_LABELSENTRY']._serialized_end=1794
-  _globals['_TAPEVENT_ROUTEMETA']._serialized_start=1796
-  _globals['_TAPEVENT_ROUTEMETA']._serialized_end=1916
-  _globals['_TAPEVENT_ROUTEMETA_LABELSENTRY']._serialized_start=1749
-  _globals['_TAPEVENT_ROUTEMETA_LABELSENTRY']._serialized_end=1794
-  _globals['_TAPEVENT_HTTP']._serialized_start=1919
-  _globals['_TAPEVENT_HTTP']._serialized_end=2849
-  _globals['_TAPEVENT_HTTP_STREAMID']._serialized_start=2124
-  _globals['_TAPEVENT_HTTP_STREAMID']._serialized_end=2164
-  _globals['_TAPEVENT_HTTP_REQUESTINIT']._serialized_start=2167
-  _globals['_TAPEVENT_HTTP_REQUESTINIT']._serialized_end=2383
-  _globals['_TAPEVENT_HTTP_RESPONSEINIT']._serialized_start=2386
-  _globals['_TAPEVENT_HTTP_RESPONSEINIT']._serialized_end=2566
-  _globals['_TAPEVENT_HTTP_RESPONSEEND']._serialized_start=2569
-  _globals['_TAPEVENT_HTTP_RESPONSEEND']._serialized_end=2840
-  _globals['_TAPEVENT_PROXYDIRECTION']._serialized_start=2851
-  _globals['_TAPEVENT_PROXYDIRECTION']._serialized_end=2907
+  _globals['_TAPBYRESOURCEREQUEST']._serialized_end=1144
+  _globals['_TAPBYRESOURCEREQUEST_MATCH']._serialized_start=479
+  _globals['_TAPBYRESOURCEREQUEST_MATCH']._serialized_end=950
+  _globals['_TAPBYRESOURCEREQUEST_MATCH_SEQ']._serialized_start=787
+  _globals['_TAPBYRESOURCEREQUEST_MATCH_SEQ']._serialized_end=851
+  _globals['_TAPBYRESOURCEREQUEST_MATCH_HTTP']._serialized_start=853
+  _globals['_TAPBYRESOURCEREQUEST_MATCH_HTTP']._serialized_end=941
+  _globals['_TAPBYRESOURCEREQUEST_EXTRACT']._serialized_start=953
+  _globals['_TAPBYRESOURCEREQUEST_EXTRACT']._serialized_end=1144
+  _globals['_TAPBYRESOURCEREQUEST_EXTRACT_HTTP']._serialized_start=1029
+  _globals['_TAPBYRESOURCEREQUEST_EXTRACT_HTTP']._serialized_end=1133
+  _globals['_TAPBYRESOURCEREQUEST_EXTRACT_HTTP_HEADERS']._serialized_start=1113
+  _globals['_TAPBYRESOURCEREQUEST_EXTRACT_HTTP_HEADERS']._serialized_end=1122
+  _globals['_TAPEVENT']._serialized_start=1147
+  _globals['_TAPEVENT']._serialized_end=2947
+  _globals['_TAPEVENT_ENDPOINTMETA']._serialized_start=1699
+  _globals['_TAPEVENT_ENDPOINTMETA']._serialized_end=1825
+  _globals['_TAPEVENT_ENDPOINTMETA_LABELSENTRY']._serialized_start=1780
+  _globals['_TAPEVENT_ENDPOINTMETA_LABELSENTRY']._serialized_end=1825
+  _globals['_TAPEVENT_ROUTEMETA']._serialized_start=1827
+  _globals['_TAPEVENT_ROUTEMETA']._serialized_end=1947
+  _globals['_TAPEVENT_ROUTEMETA_LABELSENTRY']._serialized_start=1780
+  _globals['_TAPEVENT_ROUTEMETA_LABELSENTRY']._serialized_end=1825
+  _globals['_TAPEVENT_HTTP']._serialized_start=1950
+  _globals['_TAPEVENT_HTTP']._serialized_end=2880
+  _globals['_TAPEVENT_HTTP_STREAMID']._serialized_start=2155
+  _globals['_TAPEVENT_HTTP_STREAMID']._serialized_end=2195
+  _globals['_TAPEVENT_HTTP_REQUESTINIT']._serialized_start=2198
+  _globals['_TAPEVENT_HTTP_REQUESTINIT']._serialized_end=2414
+  _globals['_TAPEVENT_HTTP_RESPONSEINIT']._serialized_start=2417
+  _globals['_TAPEVENT_HTTP_RESPONSEINIT']._serialized_end=2597
+  _globals['_TAPEVENT_HTTP_RESPONSEEND']._serialized_start=2600
+  _globals['_TAPEVENT_HTTP_RESPONSEEND']._serialized_end=2871
+  _globals['_TAPEVENT_PROXYDIRECTION']._serialized_start=2882
+  _globals['_TAPEVENT_PROXYDIRECTION']._serialized_end=2938
 # @@protoc_insertion_point(module_scope)

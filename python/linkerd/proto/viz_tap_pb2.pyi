@@ -14,7 +14,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TapByResourceRequest(_message.Message):
-    __slots__ = ("target", "match", "maxRps", "extract", "filter", "sources")
+    __slots__ = ("target", "match", "maxRps", "extract", "filter", "sources", "notes")
     class Match(_message.Message):
         __slots__ = ("all", "any", "destinations", "http")
         class Seq(_message.Message):
@@ -62,16 +62,18 @@ class TapByResourceRequest(_message.Message):
     EXTRACT_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     target: _viz_pb2.ResourceSelection
     match: TapByResourceRequest.Match
     maxRps: float
     extract: TapByResourceRequest.Extract
     filter: _tap_pb2.Filter
     sources: _viz_pb2.ResourceSelection
-    def __init__(self, target: _Optional[_Union[_viz_pb2.ResourceSelection, _Mapping]] = ..., match: _Optional[_Union[TapByResourceRequest.Match, _Mapping]] = ..., maxRps: _Optional[float] = ..., extract: _Optional[_Union[TapByResourceRequest.Extract, _Mapping]] = ..., filter: _Optional[_Union[_tap_pb2.Filter, _Mapping]] = ..., sources: _Optional[_Union[_viz_pb2.ResourceSelection, _Mapping]] = ...) -> None: ...
+    notes: bool
+    def __init__(self, target: _Optional[_Union[_viz_pb2.ResourceSelection, _Mapping]] = ..., match: _Optional[_Union[TapByResourceRequest.Match, _Mapping]] = ..., maxRps: _Optional[float] = ..., extract: _Optional[_Union[TapByResourceRequest.Extract, _Mapping]] = ..., filter: _Optional[_Union[_tap_pb2.Filter, _Mapping]] = ..., sources: _Optional[_Union[_viz_pb2.ResourceSelection, _Mapping]] = ..., notes: _Optional[bool] = ...) -> None: ...
 
 class TapEvent(_message.Message):
-    __slots__ = ("source", "destination", "http", "tcp", "destination_meta", "source_meta", "proxy_direction", "route_meta", "cause_code", "request_bytes", "close_reason", "dropped")
+    __slots__ = ("source", "destination", "http", "tcp", "destination_meta", "source_meta", "proxy_direction", "route_meta", "cause_code", "request_bytes", "close_reason", "dropped", "note")
     class ProxyDirection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNKNOWN: _ClassVar[TapEvent.ProxyDirection]
@@ -173,6 +175,7 @@ class TapEvent(_message.Message):
     REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     CLOSE_REASON_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     source: _viz_net_pb2.TcpAddress
     destination: _viz_net_pb2.TcpAddress
     http: TapEvent.Http
@@ -185,4 +188,5 @@ class TapEvent(_message.Message):
     request_bytes: int
     close_reason: str
     dropped: int
-    def __init__(self, source: _Optional[_Union[_viz_net_pb2.TcpAddress, _Mapping]] = ..., destination: _Optional[_Union[_viz_net_pb2.TcpAddress, _Mapping]] = ..., http: _Optional[_Union[TapEvent.Http, _Mapping]] = ..., tcp: _Optional[_Union[_tap_pb2.TapEvent.Tcp, _Mapping]] = ..., destination_meta: _Optional[_Union[TapEvent.EndpointMeta, _Mapping]] = ..., source_meta: _Optional[_Union[TapEvent.EndpointMeta, _Mapping]] = ..., proxy_direction: _Optional[_Union[TapEvent.ProxyDirection, str]] = ..., route_meta: _Optional[_Union[TapEvent.RouteMeta, _Mapping]] = ..., cause_code: _Optional[str] = ..., request_bytes: _Optional[int] = ..., close_reason: _Optional[str] = ..., dropped: _Optional[int] = ...) -> None: ...
+    note: str
+    def __init__(self, source: _Optional[_Union[_viz_net_pb2.TcpAddress, _Mapping]] = ..., destination: _Optional[_Union[_viz_net_pb2.TcpAddress, _Mapping]] = ..., http: _Optional[_Union[TapEvent.Http, _Mapping]] = ..., tcp: _Optional[_Union[_tap_pb2.TapEvent.Tcp, _Mapping]] = ..., destination_meta: _Optional[_Union[TapEvent.EndpointMeta, _Mapping]] = ..., source_meta: _Optional[_Union[TapEvent.EndpointMeta, _Mapping]] = ..., proxy_direction: _Optional[_Union[TapEvent.ProxyDirection, str]] = ..., route_meta: _Optional[_Union[TapEvent.RouteMeta, _Mapping]] = ..., cause_code: _Optional[str] = ..., request_bytes: _Optional[int] = ..., close_reason: _Optional[str] = ..., dropped: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
