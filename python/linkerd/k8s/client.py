@@ -7,7 +7,8 @@ Watching with resumption is `watching.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -278,6 +279,28 @@ class Client:
         if self.config.server_name:
             options["server_hostname"] = self.config.server_name
         return _Streaming(self._open(), method, self.config.server + path, timeout or self._timeout, options)
+
+    @contextlib.asynccontextmanager
+    async def websocket(
+        self, path: str, *, query: Sequence[tuple[str, str]], protocols: Sequence[str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket to a subresource (exec, attach, portforward); raises ApiError when it is refused."""
+        try:
+            async with asyncio.timeout(self._timeout.total):
+                socket = await self._open().ws_connect(
+                    self.config.server + path,
+                    params=query,
+                    protocols=protocols,
+                    headers={"User-Agent": self._user_agent} | self.auth_headers(),
+                    server_hostname=self.config.server_name,
+                    max_msg_size=0,
+                )
+        except aiohttp.WSServerHandshakeError as refusal:
+            # The library drops the body with the reason; a plain request is refused for the same one.
+            await self.request("GET", path)
+            raise error_from_status(refusal.status, refusal.message) from refusal
+        async with socket:
+            yield socket
 
     def auth_headers(self) -> dict[str, str]:
         """What says who we are, beyond the client certificate."""

@@ -43,6 +43,7 @@ from linkerd.cluster.streams.websocket import WebSocketError
 from linkerd.k8s.client import Client
 from linkerd.k8s.errors import ApiError
 from linkerd.k8s.resources import PODS
+from linkerd.kit.background import Start, background
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +76,13 @@ async def serve(
 ) -> None:
     """Serves until cancelled. OSError when the address cannot be had, ssl.SSLError for unusable certificates."""
     handler = Handler(runtime, client, node_name or runtime.stats().node.name)
-    async with _Connections(handler) as connections:
+    async with background() as start:
         server = await asyncio.start_server(
-            connections.accept, host, port, ssl=_ssl_context(tls_cert, tls_key, client_ca), ssl_handshake_timeout=10
+            _Connections(handler, start).accept,
+            host,
+            port,
+            ssl=_ssl_context(tls_cert, tls_key, client_ca),
+            ssl_handshake_timeout=10,
         )
         async with server:
             log.info("serving the node's API on %s:%d", host, port)
@@ -96,30 +101,20 @@ def _ssl_context(tls_cert: str | Path, tls_key: str | Path, client_ca: str | Pat
 
 
 class _Connections:
-    """The open connections, each a task; leaving cancels them all."""
+    """The open connections, each a task."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, start: Start) -> None:
         self._handler = handler
-        self._tasks = asyncio.TaskGroup()
-        self._open: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> _Connections:
-        await self._tasks.__aenter__()
-        return self
-
-    async def __aexit__(self, *failure: object) -> None:
-        for task in self._open:
-            task.cancel()
-        await self._tasks.__aexit__(*failure)  # type: ignore[arg-type]
+        self._start = start
+        self._open = 0
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= MAX_CONNECTIONS:
-            log.warning("refusing a connection: %d are open", len(self._open))
+        if self._open >= MAX_CONNECTIONS:
+            log.warning("refusing a connection: %d are open", self._open)
             writer.close()
             return
-        task = self._tasks.create_task(self._serve(reader, writer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        self._open += 1
+        self._start(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer)
@@ -135,6 +130,7 @@ class _Connections:
         except Exception:  # one connection's failure, whatever it is, must not end the others
             log.exception("a connection failed")
         finally:
+            self._open -= 1
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(5):
                     await connection.close()
