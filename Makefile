@@ -16,7 +16,7 @@ KUBE_FILES := tools/build-kube $(shell find kube -name '*.go' -o -name 'go.*')
 
 .PHONY: help
 help: ## List the recipes
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: demo
 demo: build ## Build what is missing and show a meshed application with true numbers
@@ -30,7 +30,7 @@ down: ## End the demo's cluster; nothing is left behind
 build: $(STAMPS)/tools $(STAMPS)/python $(STAMPS)/kube $(STAMPS)/proxy ## Build all programs into .venv/bin
 
 .PHONY: test
-test: build $(STAMPS)/python-dev lint test-rust test-unit test-integration test-e2e ## Pass all tests
+test: build $(STAMPS)/python-dev lint proto-check test-rust test-unit test-integration test-e2e ## Pass all tests
 
 .PHONY: lint
 lint: $(STAMPS)/python-dev ## Check style, types of errors we forbid, and the rings
@@ -66,7 +66,12 @@ format: $(STAMPS)/python-dev ## Lay the code out
 
 .PHONY: proto
 proto: $(STAMPS)/python-dev ## Generate both sides of the wire from proto/
-	@tools/generate-proto
+	@tools/generate-python-proto
+	@tools/generate-rust-proto
+
+.PHONY: proto-check
+proto-check: proto ## See that what is committed is what proto/ generates
+	@git diff --exit-code --stat -- python/linkerd/proto crates/linkerd-proto/src/gen
 
 .PHONY: lock
 lock: $(STAMPS)/python ## Resolve the Python requirements anew, with hashes
@@ -85,9 +90,9 @@ $(STAMPS)/venv: requirements/uv.txt $(STAMPS)/tools
 
 $(STAMPS)/python: $(STAMPS)/venv requirements/runtime.txt requirements/build.txt pyproject.toml
 	@echo "==> Python packages"
-	@$(BIN)/uv pip install -q --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(BIN)/uv pip install -q --compile-bytecode --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 	@$(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m compileall -q python demo $(VENV)/lib
+	@$(BIN)/python -m compileall -q python demo
 	@touch $@
 
 $(STAMPS)/python-dev: $(STAMPS)/python requirements/dev.txt
