@@ -46,18 +46,17 @@ def run(main: Coroutine[Any, Any, Any]) -> int:
     """The exit code of a process whose work is `main`: 0 when asked to end, 1 with the reason logged when it failed."""
     try:
         asyncio.run(main)
-    except* Exception as failures:
-        for failure in _leaves(failures):
+    except Exception as error:
+        for failure in _leaves(error):
             log.critical("exiting", exc_info=failure)
         return 1
     return 0
 
 
-def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
-    found: list[Exception] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _leaves(error: Exception) -> list[Exception]:
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in _leaves(part)]
 
 
 def fail(message: str) -> int:
