@@ -43,6 +43,7 @@ class Pod:
     name: str
     ip: str
     node: str
+    node_ip: str
     host_network: bool
     phase: str
     status: str
@@ -82,6 +83,7 @@ def pod_from_object(obj: Object) -> Pod:
         name=metadata["name"],
         ip=status.get("podIP") or "",
         node=intern(spec.get("nodeName") or ""),
+        node_ip=intern(status.get("hostIP") or ""),
         host_network=bool(spec.get("hostNetwork")),
         phase=intern(status.get("phase") or ""),
         status=intern(pod_status(obj)),
@@ -211,6 +213,7 @@ class PodIndex:
     def __init__(self) -> None:
         self.pods: dict[tuple[str, str], Pod] = {}
         self._by_ip: dict[str, Pod] = {}
+        self._nodes: dict[str, str] = {}
         self._parents: dict[Owner, Owner] = {}
 
     def apply(self, pod: Pod) -> None:
@@ -219,6 +222,8 @@ class PodIndex:
         self.pods[key] = pod
         if pod.ip and not pod.host_network and pod.phase in ("Pending", "Running"):
             self._by_ip[pod.ip] = pod
+        if pod.node_ip:
+            self._nodes[pod.node_ip] = pod.node
 
     def delete(self, namespace: str, name: str) -> None:
         self._forget_address(self.pods.pop((namespace, name), None))
@@ -237,6 +242,10 @@ class PodIndex:
 
     def by_ip(self, ip: str) -> Pod | None:
         return self._by_ip.get(ip)
+
+    def node_by_ip(self, ip: str) -> str:
+        """The node with this address, known from the pods that run there; empty if none."""
+        return self._nodes.get(ip, "")
 
     def owners(self, pod: Pod) -> list[Owner]:
         """Its owner first, then that one's."""

@@ -62,7 +62,7 @@ def equal(labels: Mapping[str, str]) -> Matchers:
 
 def selector(metric: str, matchers: Iterable[Matcher]) -> str:
     """Sorted, so that equal questions are equal texts."""
-    inner = ", ".join(str(m) for m in sorted(matchers, key=lambda m: (m.name, m.operator, m.value)))
+    inner = ", ".join(str(m) for m in sorted(set(matchers), key=lambda m: (m.name, m.operator, m.value)))
     return f"{metric}{{{inner}}}"
 
 
