@@ -138,9 +138,10 @@ def _proxy_from_values(values: Values) -> ProxySettings:
     proxy, init, debug = (values.get(key) or {} for key in ("proxy", "proxyInit", "debugContainer"))
     ports, workers, capacity = (proxy.get(key) or {} for key in ("ports", "runtime", "resources"))
     workers = workers.get("workers") or {}
+    pull_policy = values.get("imagePullPolicy") or "IfNotPresent"
     return ProxySettings(
-        image=_image(proxy.get("image"), "cr.l5d.io/linkerd/proxy", version),
-        debug_image=_image(debug.get("image"), "cr.l5d.io/linkerd/debug", version),
+        image=_image(proxy.get("image"), "cr.l5d.io/linkerd/proxy", version, pull_policy),
+        debug_image=_image(debug.get("image"), "cr.l5d.io/linkerd/debug", version, pull_policy),
         inbound_port=int(ports.get("inbound", 4143)),
         outbound_port=int(ports.get("outbound", 4140)),
         admin_port=int(ports.get("admin", 4191)),
@@ -176,11 +177,9 @@ def _proxy_from_values(values: Values) -> ProxySettings:
     )
 
 
-def _image(value: Values | None, default: str, version: str) -> Image:
+def _image(value: Values | None, default: str, version: str, pull_policy: str) -> Image:
     image = value or {}
-    return Image(
-        image.get("name") or default, image.get("version") or version, image.get("pullPolicy") or "IfNotPresent"
-    )
+    return Image(image.get("name") or default, image.get("version") or version, image.get("pullPolicy") or pull_policy)
 
 
 def _resources(value: Values) -> Resources:
