@@ -85,6 +85,10 @@ class Child:
     exited: asyncio.Future[Exit]
     master: int | None = None
 
+    async def wait(self) -> Exit:
+        """Until it has ended. Cancelling the waiter leaves the process and other waiters alone."""
+        return await asyncio.shield(self.exited)
+
 
 @dataclass
 class Spawner:
@@ -161,22 +165,25 @@ class Spawner:
             future.set_result((message, fds))
 
     async def _request(self, op: str, spec: dict[str, Any], fds: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
-        number = next(self._numbers)
-        future = asyncio.get_running_loop().create_future()
-        body = _memory_file(json.dumps(spec).encode())
-        header = {"id": number, "op": op, "fds": list(fds)}
-        self._pending[number] = future
-        try:
-            socket.send_fds(self.control, [json.dumps(header).encode()], [body, *fds.values()])
-        except (BrokenPipeError, ConnectionError) as error:
-            del self._pending[number]
-            raise SpawnerGone(str(error)) from error
-        finally:
-            os.close(body)
-        message, received = await future
+        message, received = await self._send(op, spec, fds)
         if "error" in message:
             raise SpawnError(message["errno"], message["error"])
         return message, received
+
+    def _send(
+        self, op: str, spec: dict[str, Any], fds: dict[str, int]
+    ) -> asyncio.Future[tuple[dict[str, Any], list[int]]]:
+        number = next(self._numbers)
+        body = _memory_file(json.dumps(spec).encode())
+        header = {"id": number, "op": op, "fds": list(fds)}
+        try:
+            socket.send_fds(self.control, [json.dumps(header).encode()], [body, *fds.values()])
+        except OSError as error:
+            raise SpawnerGone(str(error)) from error
+        finally:
+            os.close(body)
+        self._pending[number] = asyncio.get_running_loop().create_future()
+        return self._pending[number]
 
     async def make_sandbox(self, hostname: str, *, network: bool, sysctls: Mapping[str, str]) -> Sandbox:
         """New UTS and IPC namespaces, and a network of its own unless the pod uses the node's."""
@@ -204,6 +211,15 @@ class Spawner:
         """Send a signal, unless the process has ended already."""
         if not child.exited.done():
             await self._request("kill", {"pid": child.pid, "signal": int(number)}, {})
+
+    def kill_nowait(self, child: Child) -> None:
+        """SIGKILL, without waiting for the spawner to have done it; nothing happens when that is gone."""
+        if child.exited.done():
+            return
+        try:
+            self._send("kill", {"pid": child.pid, "signal": int(signal.SIGKILL)}, {})
+        except SpawnerGone:
+            return
 
 
 def _started(message: dict[str, Any], fds: list[int]) -> Child:
