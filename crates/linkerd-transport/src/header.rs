@@ -169,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn what_follows_stays_in_the_buffer() {
         let bytes = [&header().encode()[..], b"payload"].concat();
-        let mut buf = BytesMut::new();
+        let mut buf = BytesMut::with_capacity(bytes.len());
         assert_eq!(TransportHeader::read(&mut &bytes[..], &mut buf).await.unwrap(), header());
         assert_eq!(&buf[..], b"payload");
     }
