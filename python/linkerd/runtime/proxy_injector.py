@@ -29,7 +29,7 @@ _UNUSABLE = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
 
 
 class MountedSettings:
-    """The settings of mounted files, taken up again when one of them is replaced; a damaged one leaves the last good."""
+    """The settings of mounted files, taken up again when one is replaced; a damaged one leaves the last good."""
 
     def __init__(self, values_file: Path, anchors_file: Path, namespace: str) -> None:
         self._files = (values_file, anchors_file)
