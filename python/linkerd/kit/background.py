@@ -30,7 +30,7 @@ async def background() -> AsyncIterator[Start]:
 
         try:
             yield start
-        except Exception as error:  # kept only until the group has ended
+        except Exception as error:  # noqa: BLE001  # kept only until the group has ended
             failure = error
         finally:
             for task in running:

@@ -140,3 +140,30 @@ class Snapshots(Generic[K, V]):
                 keys.discard(key)
                 if not keys:
                     del self._by_source[source]
+
+
+class Memo(Generic[K, V]):
+    """Values by key, each computed once and forgotten when something it was computed from is touched."""
+
+    def __init__(self, compute: Compute[K, V]) -> None:
+        self._compute = compute
+        self._values: dict[K, tuple[V, frozenset[Hashable]]] = {}
+        self._by_source: dict[Hashable, set[K]] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: K) -> tuple[V, frozenset[Hashable]]:
+        """The value and its sources."""
+        found = self._values.get(key)
+        if found is None:
+            value, sources = self._compute(key)
+            found = self._values[key] = value, frozenset(sources)
+            for source in found[1]:
+                self._by_source.setdefault(source, set()).add(key)
+        return found
+
+    def touch(self, sources: Iterable[Hashable]) -> None:
+        for source in sources:
+            for key in self._by_source.pop(source, ()):
+                self._values.pop(key, None)

@@ -95,7 +95,8 @@ def new_leaf(
 
 def new_server_certificate(name: str, lifetime: timedelta) -> tuple[Certificate, ec.EllipticCurvePrivateKey, Authority]:
     """A leaf for a webhook's server and the authority made for it alone, whose certificate is the `caBundle`."""
-    authority, key, now = new_root(name, lifetime), new_key(), datetime.now(UTC)
+    # A leaf with the very name of its authority would be taken for a self-signed one.
+    authority, key, now = new_root(f"ca.{name}", lifetime), new_key(), datetime.now(UTC)
     leaf = new_leaf(authority, [name], key.public_key(), not_before=now - _BEGINNING, not_after=now + lifetime)
     return leaf, key, authority
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from linkerd.core.ports import PortSet, parse_port_set
 from linkerd.kit import logging as kit_logging
 from linkerd.kit.durations import parse_duration
 
@@ -53,3 +54,10 @@ def _log_level(text: str) -> str:
     if text.lower() not in kit_logging.LEVELS:
         raise argparse.ArgumentTypeError(f"`{text}` is none of {', '.join(kit_logging.LEVELS)}")
     return text
+
+
+def ports(text: str) -> PortSet:
+    try:
+        return parse_port_set(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
