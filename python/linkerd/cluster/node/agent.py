@@ -27,6 +27,7 @@ from linkerd.cluster.node.spawning import Spawner
 from linkerd.cluster.streams.server import serve
 from linkerd.k8s import resources
 from linkerd.k8s.client import Client, wait_ready
+from linkerd.kit.logging import configure
 from linkerd.kit.tasks import fail, run, terminated
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,11 @@ async def run_agent(settings: Settings, spawner: Spawner) -> None:
     prepare_directories(settings)
     prepare_node(settings.node_ip)
     try:
-        async with Client.load(str(settings.kubeconfig), user_agent="linkerd-node-agent") as client:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(spawner.run())
-                group.create_task(_end_when_asked())
-                await _serve_node(settings, spawner, client, group)
+        client = Client.load(str(settings.kubeconfig), user_agent="linkerd-node-agent")
+        async with client, asyncio.TaskGroup() as group:
+            group.create_task(spawner.run())
+            group.create_task(_end_when_asked())
+            await _serve_node(settings, spawner, client, group)
     except* _Terminated:
         log.info("shutting down: the containers end with the agent")
     finally:
@@ -136,7 +137,7 @@ def main() -> int:
         settings = load_settings(parser.parse_args().config)
     except SettingsError as error:
         return fail(str(error))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure()
     return run(run_agent(settings, Spawner.start()))
 
 

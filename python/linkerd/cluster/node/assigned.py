@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 
 from linkerd.cluster.node.context import NodeContext
 from linkerd.cluster.node.pods import Pod
@@ -27,7 +28,7 @@ class AssignedPods:
         self._finished: set[str] = set()
         self.synced = asyncio.Event()
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Pod]:
         return iter(list(self._by_uid.values()))
 
     def find(self, namespace: str, name: str, uid: str | None = None) -> Pod | None:
@@ -86,10 +87,13 @@ class AssignedPods:
             log.exception("pod %s failed on this node; it is started anew", pod.title)
             pod.event("Warning", "FailedSync", "error determining status: the node agent failed, see its log")
             await asyncio.sleep(_RETRY)
-            self._by_uid.pop(pod.uid, None)
-            if self._uids.get(key) == pod.uid:
-                self._apply(pod.object, group)
-            return
+            again = True
+        else:
+            again = False
         self._by_uid.pop(pod.uid, None)
-        if self._uids.get(key) == pod.uid:
+        if self._uids.get(key) != pod.uid:
+            return
+        if again:
+            self._apply(pod.object, group)
+        else:
             self._finished.add(pod.uid)

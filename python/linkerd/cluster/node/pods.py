@@ -19,7 +19,6 @@ from linkerd.cluster.node.containers import Container
 from linkerd.cluster.node.context import NodeContext
 from linkerd.cluster.node.environment import PodFacts
 from linkerd.cluster.node.netns import network
-from linkerd.cluster.node.quantities import parse_quantity
 from linkerd.cluster.node.rootfs import Mount
 from linkerd.cluster.node.spawning import Child, Sandbox, SpawnError
 from linkerd.cluster.node.statuses import Kind, Object, Record, Terminated, Verdict, Waiting

@@ -18,7 +18,7 @@ from linkerd.cluster.node.containers import Container, Run
 from linkerd.cluster.node.context import NodeContext
 from linkerd.cluster.node.logs import LogQuery, read_log
 from linkerd.cluster.node.pods import Pod
-from linkerd.cluster.node.spawning import Child, SpawnError, Spawner
+from linkerd.cluster.node.spawning import Child, Spawner, SpawnError
 from linkerd.cluster.node.statuses import Record, Running, Terminated, Waiting
 
 _PIPE_SIZE = 1 << 20  # bytes of output that an attached client may lag behind before it misses some

@@ -6,7 +6,8 @@ stays per container), its exit is reaped here and reported with its CPU time, an
 (PR_SET_PDEATHSIG), as this process dies with the agent.
 
 Request: a datagram `{"id", "op", "fds": [name…]}`, descriptor 0 is a memfd with the JSON body (an environment may be
-larger than a datagram), then the named ones. Answer: `{"id", …}` or `{"id", "error", "errno"}`. Event: `{"exit": pid, …}`.
+larger than a datagram), then the named ones. Answer: `{"id", …}` or `{"id", "error", "errno"}`. Event:
+`{"exit": pid, …}`.
 """
 
 from __future__ import annotations
