@@ -90,7 +90,7 @@ async def listen(
             if listener.failure:
                 log.warning("forwarding to port %d of pod %s/%s: %s", port, namespace, pod, listener.failure)
 
-        server = await asyncio.start_server(lambda *pair: start(serve(*pair)) and None, local_host, local_port)
+        server = await asyncio.start_server(lambda *pair: start(serve(*pair)), local_host, local_port)
         async with server:
             listener.port = server.sockets[0].getsockname()[1]
             yield listener

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -102,7 +103,7 @@ class Connection:
     ) -> None:
         head = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode()), *headers]
         sent = [] if self._head_only else [h11.Data(data=body)]
-        await self._send(h11.Response(status_code=status, headers=head), *sent, h11.EndOfMessage())
+        await self._send(_response(status, head), *sent, h11.EndOfMessage())
 
     async def respond_json(self, value: Any) -> None:
         await self.respond(200, json.dumps(value, separators=(",", ":")).encode(), "application/json")
@@ -113,7 +114,7 @@ class Connection:
     async def start_stream(self, content_type: str) -> None:
         """The head of a chunked answer, sent at once: a follower waits for it even while there is nothing to read."""
         head = [(b"content-type", content_type.encode()), (b"transfer-encoding", b"chunked")]
-        await self._send(h11.Response(status_code=200, headers=head))
+        await self._send(_response(200, head))
 
     async def stream(self, data: bytes) -> None:
         await self._send(h11.Data(data=data))
@@ -203,6 +204,10 @@ class Connection:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
+
+
+def _response(status: int, headers: list[Header]) -> h11.Response:
+    return h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
 
 
 def _request(event: h11.Request) -> Request:

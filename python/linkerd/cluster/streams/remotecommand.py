@@ -26,7 +26,7 @@ SPDY_PROTOCOLS = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io",
 
 _STREAM_CREATION_SECONDS = 30.0  # kubelet's, for a client that does not open the streams it announced
 _LINGER_SECONDS = 5.0  # for the client to close after the end; it may still be sending input that nobody reads
-_DRAIN_SECONDS = 1.0  # for output that a background process still holds open after the command itself has ended
+_DRAIN_SECONDS = 0.5  # for output that a background process still holds open after the command itself has ended
 
 
 class ClientGone(Exception):
@@ -224,7 +224,8 @@ class _Outputs:
     def __init__(self, process: Process, console: Console) -> None:
         self._process = process
         self._console = console
-        self._progress = 0
+        self._pieces = 0
+        self._writing = 0
 
     def pairs(self) -> list[tuple[int, Sink | None]]:
         if self._process.master is not None:
@@ -235,18 +236,20 @@ class _Outputs:
     async def carry(self, descriptor: int, sink: Sink | None) -> None:
         """Until the end of the output. What the client does not want is read too, or the process would block."""
         while data := await descriptors.read_some(descriptor):
+            self._pieces += 1
+            self._writing += 1
             if sink is not None:
                 await sink.write(data)
-            self._progress += 1
+            self._writing -= 1
 
     async def drain(self, carrying: list[asyncio.Task[None]]) -> None:
-        """Until all output has been carried. A background process may hold the pipe open for ever: once nothing has
-        moved for a while, that is left alone."""
+        """Until all output has been carried, however slowly the client takes it. A background process may hold the
+        output open for ever: once nothing has come from there for a while, that is left alone."""
         pending = set(carrying)
         while pending:
-            before = self._progress
+            before = self._pieces
             _, pending = await asyncio.wait(pending, timeout=_DRAIN_SECONDS)
-            if self._progress == before:
+            if self._pieces == before and not self._writing:
                 return
 
 
