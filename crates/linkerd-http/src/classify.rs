@@ -30,4 +30,4 @@ pub const fn classify_grpc(code: u16) -> Classification {
     }
 }
 
-const GRPC_UNKNOWN: u16 = 2;
+pub(crate) const GRPC_UNKNOWN: u16 = 2;

@@ -1,7 +1,7 @@
 //! HTTP/1 by hyper: a server, and a client with a pool of idle connections.
 
 use crate::{
-    Body, Failed, Handler, Request, Response,
+    Body, Connect, Failed, Handler, Request, Response,
     body::{End, Observe, Side, chain},
     headers, tunnel,
 };
@@ -10,7 +10,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use linkerd_stack::{Cause, Error, drain};
 use parking_lot::Mutex;
 use std::{
-    future::Future,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -70,13 +69,6 @@ where
         () = drain.signaled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
-}
-
-/// Opens connections for a [`Client`].
-pub trait Connect: Send + Sync + 'static {
-    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
-
-    fn connect(&self) -> impl Future<Output = Result<Self::Io, Error>> + Send;
 }
 
 /// Sends requests over HTTP/1, each on an idle or new connection.

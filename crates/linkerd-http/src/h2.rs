@@ -4,11 +4,13 @@ mod client;
 mod keepalive;
 mod pump;
 mod server;
+mod shared;
 
 pub use self::{
     client::{Client, ClientParams},
     keepalive::KeepAlive,
     server::{ServerParams, serve},
+    shared::Shared,
 };
 
 use linkerd_stack::{Cause, Error};

@@ -10,18 +10,21 @@ pub mod h1;
 pub mod h2;
 pub mod headers;
 mod io;
+mod record;
 mod replay;
 mod tunnel;
 
 pub use self::{
     body::{Body, End, Observe},
     io::Counted,
+    record::{Classes, Record},
     replay::Replay,
     tunnel::{Transferred, copy_duplex},
 };
 
 use linkerd_stack::Error;
 use std::future::Future;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;
@@ -30,6 +33,13 @@ pub type Response = http::Response<Body>;
 pub trait Handler: Send + Sync + 'static {
     /// An error ends the stream without a response: it is reset (HTTP/2) or its connection is closed (HTTP/1).
     fn handle(&self, request: Request) -> impl Future<Output = Result<Response, Error>> + Send;
+}
+
+/// Opens connections for a client.
+pub trait Connect: Send + Sync + 'static {
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    fn connect(&self) -> impl Future<Output = Result<Self::Io, Error>> + Send;
 }
 
 /// A request that could not be sent or was not answered.
