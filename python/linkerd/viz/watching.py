@@ -21,10 +21,20 @@ class PodWatch:
         self.index = PodIndex()
         self._client = client
         self._on_pod = on_pod
+        self._synced = asyncio.Event()
         self._pending = {PODS.plural, *(resource.plural for resource in _OWNED)}
 
     def synced(self) -> bool:
-        return not self._pending
+        """Whether the index has all that existed when `run` began."""
+        return self._synced.is_set()
+
+    async def wait_synced(self) -> None:
+        await self._synced.wait()
+
+    def _told_all(self, resource: Resource) -> None:
+        self._pending.discard(resource.plural)
+        if not self._pending:
+            self._synced.set()
 
     async def run(self) -> None:
         """Follows for ever; cancel to end."""
@@ -36,7 +46,7 @@ class PodWatch:
     async def _follow_pods(self) -> None:
         async for change in follow(self._client, PODS, strip=_stripped_pod):
             if change.type == "synced":
-                self._pending.discard(PODS.plural)
+                self._told_all(PODS)
             else:
                 self._store_pod(change)
 
@@ -53,7 +63,7 @@ class PodWatch:
         kind = resource.kind.lower()
         async for change in follow(self._client, resource, strip=_stripped_owned):
             if change.type == "synced":
-                self._pending.discard(resource.plural)
+                self._told_all(resource)
                 continue
             metadata = change.object["metadata"]
             child = Owner(kind, metadata["namespace"], metadata["name"])

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from linkerd.core import kinds
 from linkerd.core.kinds import Kind, Target
+from linkerd.kit.durations import format_duration
 from linkerd.proto import viz_pb2 as pb
 from linkerd.viz.index import PodIndex
 from linkerd.viz.metrics import queries, translate
@@ -69,7 +70,7 @@ class Tables:
             raise InvalidRequest(f"invalid time window: {error}") from error
         interval = await self._prometheus.scrape_interval()
         if interval is not None and seconds < _SMALLEST_WINDOW_SCRAPES * interval:
-            smallest = f"{_SMALLEST_WINDOW_SCRAPES * interval:g}s"
+            smallest = format_duration(_SMALLEST_WINDOW_SCRAPES * interval)
             raise InvalidRequest(
                 f"invalid time window: {window} is shorter than two scrape intervals; the smallest is {smallest}"
             )
