@@ -1,0 +1,210 @@
+//! Keeping the proxy certified.
+
+use crate::{
+    IdentityConfig,
+    channel::{Channel, Security},
+};
+use linkerd_policy::{Id, client::Backoff};
+use linkerd_proto::identity::{CertifyRequest, CertifyResponse, identity_client::IdentityClient};
+use linkerd_tls::{Certificate, CredentialsStore, InvalidAnchors, InvalidCertificate, TrustAnchors};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{fs, time};
+
+/// Numbers for metrics. Times are seconds since 1970; 0: never.
+#[derive(Debug, Default)]
+pub struct IdentityStatus {
+    expiration: AtomicU64,
+    refreshed: AtomicU64,
+    successes: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl IdentityStatus {
+    #[must_use]
+    pub fn expiration(&self) -> u64 {
+        self.expiration.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn refreshed(&self) -> u64 {
+        self.refreshed.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn successes(&self) -> u64 {
+        self.successes.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CertifyError {
+    #[error("cannot read the token {0}: {1}")]
+    Token(PathBuf, io::Error),
+    #[error("the token {0} is empty")]
+    EmptyToken(PathBuf),
+    #[error("cannot make a signing request: {0}")]
+    Request(#[from] rcgen::Error),
+    #[error("{} ({:?})", .0.message(), .0.code())]
+    Service(#[from] tonic::Status),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("the answer has no expiry")]
+    NoExpiry,
+    #[error("the answer's trust anchors are invalid: {0}")]
+    Anchors(#[from] InvalidAnchors),
+    #[error("the certificate is refused: {0}")]
+    Certificate(#[from] InvalidCertificate),
+}
+
+/// Certifies, and certifies again well before each expiry. Never returns.
+pub(crate) async fn maintain(
+    config: IdentityConfig,
+    connect_timeout: Duration,
+    store: Arc<CredentialsStore>,
+    status: Arc<IdentityStatus>,
+) {
+    let mut anchors = config.anchors.clone();
+    let retry = retry_backoff();
+    let mut failures = 0;
+    loop {
+        let pause = match certify(&config, connect_timeout, &store, &mut anchors).await {
+            Ok(valid_until) => {
+                failures = 0;
+                status.successes.fetch_add(1, Ordering::Relaxed);
+                status.expiration.store(seconds(valid_until), Ordering::Relaxed);
+                status.refreshed.store(seconds(SystemTime::now()), Ordering::Relaxed);
+                let pause = until_refresh(&config, valid_until, SystemTime::now(), rand::random());
+                tracing::info!(id = %store.credentials().local_id(), renewal_in = ?pause, "Certified identity");
+                pause
+            }
+            Err(error) => {
+                status.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "cannot obtain a certificate");
+                failures += 1;
+                retry.pause(failures - 1, rand::random())
+            }
+        };
+        time::sleep(pause).await;
+    }
+}
+
+/// Renewal at 70 % of what remains, up to 5 % of it earlier, so that a fleet started at once spreads out.
+fn until_refresh(config: &IdentityConfig, valid_until: SystemTime, now: SystemTime, draw: f32) -> Duration {
+    let remaining = valid_until.duration_since(now).unwrap_or_default();
+    remaining.mul_f32(0.7 - 0.05 * draw.clamp(0.0, 1.0)).clamp(config.min_refresh, config.max_refresh)
+}
+
+async fn certify(
+    config: &IdentityConfig,
+    connect_timeout: Duration,
+    store: &Arc<CredentialsStore>,
+    anchors: &mut TrustAnchors,
+) -> Result<SystemTime, CertifyError> {
+    let token = read_token(&config.token_file).await?;
+    let id = store.credentials().local_id().clone();
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let request = CertifyRequest {
+        identity: id.to_string(),
+        token,
+        certificate_signing_request: signing_request(&id, &key)?,
+    };
+    // A connection of its own each time: it is needed once a day, and its trust must be the current one.
+    let security = Security::Bootstrap(store.clone(), anchors.clone());
+    let channel = Channel::new(config.service.clone(), security, connect_timeout);
+    let mut client = IdentityClient::with_origin(channel, config.service.origin());
+    let response = time::timeout(CERTIFY_TIMEOUT, client.certify(request))
+        .await
+        .map_err(|_| CertifyError::Timeout(CERTIFY_TIMEOUT))??
+        .into_inner();
+    publish(config, store, anchors, response, &key).await
+}
+
+async fn publish(
+    config: &IdentityConfig,
+    store: &CredentialsStore,
+    anchors: &mut TrustAnchors,
+    response: CertifyResponse,
+    key: &KeyPair,
+) -> Result<SystemTime, CertifyError> {
+    let valid_until = expiry(&response).ok_or(CertifyError::NoExpiry)?;
+    if !response.trust_anchors_pem.is_empty() {
+        let told = TrustAnchors::from_pem(&response.trust_anchors_pem)?;
+        if told != *anchors {
+            tracing::info!("Trust anchors changed");
+            *anchors = told;
+        }
+    }
+    let chain: Vec<_> = std::iter::once(response.leaf_certificate)
+        .chain(response.intermediate_certificates)
+        .map(CertificateDer::from)
+        .collect();
+    let pem = pem(&chain);
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    store.publish(Certificate { chain, key, valid_until }, anchors.clone())?;
+    if let Err(error) = write_atomically(&config.directory, CERTIFICATE_FILE, &pem).await {
+        tracing::warn!(%error, directory = %config.directory.display(), "cannot write {CERTIFICATE_FILE}");
+    }
+    Ok(valid_until)
+}
+
+fn expiry(response: &CertifyResponse) -> Option<SystemTime> {
+    let seconds = u64::try_from(response.valid_until.as_ref()?.seconds).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// PKCS#10 with the identity as its only name. The subject stays empty: a common name has 64 bytes at most.
+fn signing_request(id: &Id, key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let name = id.as_str().try_into()?;
+    params.subject_alt_names = vec![match id {
+        Id::Dns(_) => SanType::DnsName(name),
+        Id::Uri(_) => SanType::URI(name),
+    }];
+    Ok(params.serialize_request(key)?.der().to_vec())
+}
+
+async fn read_token(path: &Path) -> Result<Vec<u8>, CertifyError> {
+    let token = fs::read(path).await.map_err(|error| CertifyError::Token(path.into(), error))?;
+    if token.is_empty() { Err(CertifyError::EmptyToken(path.into())) } else { Ok(token) }
+}
+
+/// Whoever reads the file sees the old or the new one, never a part.
+async fn write_atomically(directory: &Path, name: &str, contents: &str) -> io::Result<()> {
+    let temporary = directory.join(format!(".{name}.new"));
+    fs::write(&temporary, contents).await?;
+    fs::rename(&temporary, directory.join(name)).await
+}
+
+fn pem(chain: &[CertificateDer<'_>]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    chain.iter().map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config)).collect()
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+const CERTIFICATE_FILE: &str = "certificate.crt";
+/// TokenReview and signing included.
+const CERTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[expect(clippy::expect_used, reason = "the values are constants, and valid")]
+fn retry_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(250), Duration::from_secs(30), 0.5).expect("valid backoff")
+}
