@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_GRACE = 2.0  # seconds that SIGTERM gets even when preStop has used the whole grace period
 _CONFIG_RETRY = 10.0  # seconds; a change of what was missing wakes earlier
+_FIRST_PROBE = 0.3  # seconds after the start: before, hardly anything listens
 _EAGER_PERIOD = 1.0  # seconds between readiness probes until the first success
 _EAGER_FOR = 60.0  # seconds after the start during which that holds
 _MESSAGE_LIMIT = 4096  # bytes of a termination message
@@ -190,7 +191,8 @@ class Container:
         self.pod.container_changed()
 
     def _failed_start(self, error: SpawnError) -> Terminated:
-        message = f"failed to start container: {describe_start_error(error, self.spec)}"
+        program = (self.spec.get("command") or self.spec.get("args") or [self.spec["image"]])[0]
+        message = f"failed to start container: {describe_start_error(error, program)}"
         self._event("Warning", "Failed", f"Error: {message}")
         now = time.time()
         self.record.container_id = new_id()
@@ -380,8 +382,8 @@ class Container:
         age = time.time() - run.started
         if age < timing.initial_delay:
             return timing.initial_delay - age
-        if age < timing.initial_delay + 0.1:
-            return 0.1  # not in the very moment of the start: nothing listens then
+        if age < _FIRST_PROBE:
+            return min(_FIRST_PROBE, timing.period)
         if eager and age < _EAGER_FOR:
             return min(_EAGER_PERIOD, timing.period)
         return timing.period
@@ -577,12 +579,11 @@ def new_id() -> str:
     return f"linkerd://{secrets.token_hex(32)}"
 
 
-def describe_start_error(error: OSError, spec: Object) -> str:
+def describe_start_error(error: OSError, program: str) -> str:
     """The kernel's reason in the words that users of container runtimes know."""
-    program = (spec.get("command") or spec.get("args") or [spec["image"]])[0]
-    if error.errno == errno.ENOENT:
-        return f'exec: "{program}": {error.strerror}'
-    return str(error.strerror)
+    if error.errno == errno.ENOENT and "/" not in program:
+        return f'exec: "{program}": executable file not found in $PATH'
+    return f'exec: "{program}": {error.strerror}'
 
 
 def _add_cpu(run: Run, done: asyncio.Future[Exit]) -> None:

@@ -78,6 +78,10 @@ def build_root(root: dict[str, Any], *, privileged: bool) -> None:
         builder.bind(OLD_ROOT + path, path, readonly=True)
     for path in root["detached"]:
         _detach_tree(path)
+    # All mount points before all mounts: making one may need an overlay, which would cover what is mounted below it.
+    for item in root["mounts"]:
+        builder.mount_point(item["target"], directory=os.path.isdir(OLD_ROOT + item["source"]))
+    builder.mount_point(root["cwd"], directory=True)
     for path in root["hidden"]:
         _cover(path, syscalls.MS_RDONLY, "mode=755,size=4k")
     for path, mode in root["scratch"]:

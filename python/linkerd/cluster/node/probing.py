@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -82,7 +83,12 @@ async def ask(probe: Object, target: Target, timeout: float) -> None:
     except ssl.SSLError as error:
         raise ProbeFailure(f"TLS: {error.reason}") from error
     except OSError as error:
-        raise ProbeFailure(f"{error.strerror or error}") from error
+        raise ProbeFailure(reason_of(error)) from error
+
+
+def reason_of(error: OSError) -> str:
+    """The kernel's words; asyncio's own for a failed connection only repeat the address."""
+    return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
 
 
 async def _ask(probe: Object, target: Target, timeout: float) -> None:
@@ -120,7 +126,7 @@ async def _ask_http(action: Object, target: Target) -> None:
     except ssl.SSLError:
         raise
     except OSError as error:
-        raise ProbeFailure(f'Get "{url}": {error.strerror or error}') from error
+        raise ProbeFailure(f'Get "{url}": dial tcp {host}:{port}: connect: {reason_of(error)}') from error
     if not 200 <= status < 400:
         raise ProbeFailure(f"HTTP probe failed with statuscode: {status}")
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from linkerd.cluster.node import api, usage
 from linkerd.cluster.node.assigned import AssignedPods
-from linkerd.cluster.node.containers import Container, Run
+from linkerd.cluster.node.containers import Container, Run, describe_start_error
 from linkerd.cluster.node.context import NodeContext
 from linkerd.cluster.node.logs import LogQuery, read_log
 from linkerd.cluster.node.pods import Pod
@@ -249,7 +249,7 @@ def _failed_exec(error: SpawnError, program: str, ours: dict[str, int], *, tty: 
         os.close(fd)
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     code = 127 if error.errno == 2 else 126
-    os.write(writing, f'exec: "{program}": {error.strerror}\n'.encode())
+    os.write(writing, f"{describe_start_error(error, program)}\n".encode())
     os.close(writing)
     if tty:
         return FailedExec(master=reading, code=code)

@@ -240,7 +240,8 @@ def _launch(launch: Any, spec: dict[str, Any], fds: launching.Fds, status: socke
 
 
 def _describe(error: OSError) -> str:
-    return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error)
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    return f"{error.strerror}: {name}" if name else str(error.strerror or error)
 
 
 def _tell(status: socket.socket, message: dict[str, Any]) -> None:

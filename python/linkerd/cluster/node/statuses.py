@@ -109,7 +109,7 @@ def container_status(record: Record) -> Object:
         "state": state_object(record.state),
         "lastState": state_object(record.last) if record.last else {},
         "restartCount": record.restarts,
-        "ready": record.ready,
+        "ready": record.ready or (record.kind is Kind.INIT and record.succeeded),
         "started": record.started,
     }
     if record.container_id:
