@@ -81,4 +81,9 @@ def error_from_status(http_status: int, body: Any) -> ApiError:
     code = int(body.get("code") or http_status)
     reason = str(body.get("reason") or "")
     kind = AlreadyExists if reason == "AlreadyExists" else _BY_STATUS.get(code, ApiError)
-    return kind(code, reason, str(body.get("message") or reason or f"HTTP status {code}"), body.get("details"))
+    return kind(code, reason, _message(body) or reason or f"HTTP status {code}", body.get("details"))
+
+
+def _message(body: dict[str, Any]) -> str:
+    """Of a `Status`, or of what an aggregated API may answer instead."""
+    return str(body.get("message") or body.get("error") or "")
