@@ -392,7 +392,7 @@ class Container:
         try:
             await probing.ask(probe, self._target(), parse_timing(probe).timeout)
         except ProbeFailure as error:
-            if not self._stopping.is_set():
+            if not self._stopping.is_set() and self.run is not None and self.run.exit is None:
                 self._event("Warning", "Unhealthy", f"{name} probe failed: {error}")
             return False
         return True

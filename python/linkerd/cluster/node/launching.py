@@ -247,7 +247,8 @@ def _become(spec: dict[str, Any], fds: Fds, status: socket.socket) -> None:
         _take_pipes(spec, fds)
     _change_user(spec)
     os.chdir(spec["cwd"])
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and an ignored signal survives exec
+    # What Python and the spawner ignore would stay ignored after exec.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.execvpe(spec["argv"][0], spec["argv"], spec["env"])

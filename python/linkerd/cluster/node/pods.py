@@ -8,7 +8,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -89,9 +88,13 @@ class Pod:
             self.started = statuses.parse_time(status["startTime"])
         known = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
         by_name = {item["name"]: item for item in known}
+        if self._is_over() and status.get("reason"):
+            self.verdict = Verdict(status["reason"], status.get("message", ""))
         for container in self.containers:
             if item := by_name.get(container.record.name):
-                restore_record(container.record, item, container.spec.get("restartPolicy") or self.restart_policy)
+                # Whatever a pod that is over would do otherwise: its containers do not run again.
+                policy = "Never" if self._is_over() else container.spec.get("restartPolicy") or self.restart_policy
+                restore_record(container.record, item, policy)
                 container.done = isinstance(container.record.state, Terminated)
 
     # What others ask of it
@@ -193,6 +196,7 @@ class Pod:
     async def live(self) -> None:
         """From set-up to the deletion of the object."""
         try:
+            self._dirty.set()
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(self._write_statuses())
                 await self._run(group)
@@ -475,7 +479,7 @@ class Pod:
             "message": self.verdict.message if self.verdict else None,
             "startTime": statuses.format_time(self.started),
             "hostIP": str(self.node.settings.node_ip),
-            "hostIPs": [{"ip": str(self.node.settings.node_ip)}],
+            "hostIPs": _replaced([{"ip": str(self.node.settings.node_ip)}]),
             "conditions": self._conditions(records, phase),
             "containerStatuses": _container_statuses(records, Kind.APP),
         }
@@ -484,7 +488,7 @@ class Pod:
         if self.object["spec"].get("initContainers"):
             status["initContainerStatuses"] = _container_statuses(records, Kind.INIT, Kind.SIDECAR)
         if self.address:
-            status |= {"podIP": self.address, "podIPs": [{"ip": self.address}]}
+            status |= {"podIP": self.address, "podIPs": _replaced([{"ip": self.address}])}
         return status
 
     def _conditions(self, records: list[Record], phase: str) -> list[Object]:
@@ -496,6 +500,11 @@ class Pod:
         if self._sent is not None:
             present |= {item["type"]: item for item in self._sent["conditions"]}
         return statuses.with_times(computed, present, time.time())
+
+
+def _replaced(items: list[Object]) -> list[Object]:
+    """A list that a strategic merge patch puts in the place of the old one, where it would merge by key."""
+    return [{"$patch": "replace"}, *items]
 
 
 async def wait_for(event: asyncio.Event) -> None:
@@ -521,9 +530,9 @@ def restore_record(record: Record, status: Object, restart_policy: str) -> None:
     record.last = before
     if ended is None:
         return
-    done = restart_policy == "Never" or (restart_policy == "OnFailure" and ended.exit_code == 0)
-    if done and record.kind is Kind.APP:
-        record.state = replace(ended)
+    over = restart_policy == "Never" or (restart_policy == "OnFailure" and ended.exit_code == 0)
+    if over and record.kind is Kind.APP:
+        record.state = ended
         return
     record.last = ended
     record.restarts += 1
