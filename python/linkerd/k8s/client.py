@@ -19,6 +19,7 @@ from linkerd.k8s.errors import ApiError, error_from_status
 from linkerd.k8s.resources import Resource
 
 Object = dict[str, Any]
+Query = Mapping[str, str] | Sequence[tuple[str, str]]
 
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
@@ -259,7 +260,7 @@ class Client:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Query | None = None,
         body: Any = None,
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
@@ -297,7 +298,7 @@ class Client:
                 )
         except aiohttp.WSServerHandshakeError as refusal:
             # The library drops the body with the reason; a plain request is refused for the same one.
-            await self.request("GET", path)
+            await self.request("GET", path, query=query)
             raise error_from_status(refusal.status, refusal.message) from refusal
         async with socket:
             yield socket

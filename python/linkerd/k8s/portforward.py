@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -44,25 +44,20 @@ async def forward(
     Raises ApiError when the API refuses. A port that the node cannot reach reads as ended at once, and raises
     ForwardError at the block's end.
     """
-    async with client.websocket(*_request(namespace, pod, port)) as websocket:
+    async with _websocket(client, namespace, pod, port) as websocket:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
         remote = await asyncio.open_connection(sock=theirs)
-        outcome: list[str] = []
-
-        async def carry() -> None:
-            outcome.append(await _carry(websocket, *remote))
-            remote[1].close()
-
+        failures: list[str] = []
         try:
             async with background() as start:
-                start(carry())
+                start(_carry(websocket, *remote, failures.append))
                 yield reader, writer
         finally:
             writer.close()
             remote[1].close()
-    if outcome and outcome[0]:
-        raise ForwardError(outcome[0])
+    if failures:
+        raise ForwardError(failures[0])
 
 
 @dataclass
@@ -85,10 +80,13 @@ async def listen(
     async with background() as start:
         listener = Listener(local_host, local_port)
 
+        def failed(message: str) -> None:
+            listener.failure = message
+            log.warning("forwarding to port %d of pod %s/%s: %s", port, namespace, pod, message)
+
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            listener.failure = await _forward_accepted(client, (namespace, pod, port), reader, writer)
-            if listener.failure:
-                log.warning("forwarding to port %d of pod %s/%s: %s", port, namespace, pod, listener.failure)
+            listener.failure = ""
+            await _forward_accepted(client, (namespace, pod, port), reader, writer, failed)
 
         server = await asyncio.start_server(lambda *pair: start(serve(*pair)), local_host, local_port)
         async with server:
@@ -97,41 +95,56 @@ async def listen(
 
 
 async def _forward_accepted(
-    client: Client, target: tuple[str, str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> str:
+    client: Client,
+    target: tuple[str, str, int],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    failed: Callable[[str], None],
+) -> None:
     try:
-        async with client.websocket(*_request(*target)) as websocket:
-            return await _carry(websocket, reader, writer)
+        async with _websocket(client, *target) as websocket:
+            await _carry(websocket, reader, writer, failed)
     except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-        return str(error) or type(error).__name__
+        failed(str(error) or type(error).__name__)
     finally:
         writer.close()
 
 
-def _request(namespace: str, pod: str, port: int) -> tuple[str, list[tuple[str, str]], list[str]]:
-    return PODS.path(namespace, pod, "portforward"), [("ports", str(port))], [_PROTOCOL]
+def _websocket(
+    client: Client, namespace: str, pod: str, port: int
+) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+    path = PODS.path(namespace, pod, "portforward")
+    return client.websocket(path, query=[("ports", str(port))], protocols=[_PROTOCOL])
 
 
 async def _carry(
-    websocket: aiohttp.ClientWebSocketResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> str:
-    """Both ways until the pod's side ends; what went wrong there, empty for nothing."""
-    received = _Received(websocket, writer)
+    websocket: aiohttp.ClientWebSocketResponse,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    failed: Callable[[str], None],
+) -> None:
+    """Both ways until the pod's side ends. What went wrong there is told before the caller sees the end."""
+    received = _Received(websocket, writer, failed)
     async with asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(_send(websocket, reader, received))
         await received.run()
         sending.cancel()
-    return received.failure.decode(errors="replace")
 
 
 class _Received:
     """The pod's bytes on their way to the caller."""
 
-    def __init__(self, websocket: aiohttp.ClientWebSocketResponse, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        websocket: aiohttp.ClientWebSocketResponse,
+        writer: asyncio.StreamWriter,
+        failed: Callable[[str], None],
+    ) -> None:
         self._websocket = websocket
         self._writer = writer
+        self._failed = failed
         self._skip = {_DATA: _PORT_SIZE, _ERROR: _PORT_SIZE}
-        self.failure = b""
+        self._failure = b""
         self.count = 0
 
     async def run(self) -> None:
@@ -141,9 +154,11 @@ class _Received:
             self.count += 1
             channel, data = message.data[0], self._after_port(message.data)
             if channel == _ERROR:
-                self.failure += data
+                self._failure += data
             elif channel == _DATA and data:
                 await self._write(data)
+        if self._failure:
+            self._failed(self._failure.decode(errors="replace"))
         if self._writer.can_write_eof() and not self._writer.is_closing():
             self._writer.write_eof()
 

@@ -26,6 +26,7 @@ SPDY_PROTOCOLS = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io",
 
 _STREAM_CREATION_SECONDS = 30.0  # kubelet's, for a client that does not open the streams it announced
 _LINGER_SECONDS = 5.0  # for the client to close after the end; it may still be sending input that nobody reads
+_FIRST_SIZE_SECONDS = 0.2  # before a program starts in a terminal of unknown size
 _DRAIN_SECONDS = 0.5  # for output that a background process still holds open after the command itself has ended
 
 
@@ -73,7 +74,7 @@ class Console:
     stdin: Source | None
     stdout: Sink | None
     stderr: Sink | None
-    resize: Source | None
+    sizes: Sizes | None
     error: Sink
     status_as_json: bool
 
@@ -133,7 +134,7 @@ async def _websocket_console(connection: Connection, request: Request, options: 
         stdin=channels.source(Channel.STDIN) if options.stdin else None,
         stdout=channels.sink(Channel.STDOUT) if options.stdout else None,
         stderr=channels.sink(Channel.STDERR) if options.stderr else None,
-        resize=channels.source(Channel.RESIZE) if options.tty else None,
+        sizes=Sizes(channels.source(Channel.RESIZE)) if options.tty else None,
         error=channels.sink(Channel.ERROR),
         status_as_json=protocol.status_as_json,
     )
@@ -153,7 +154,7 @@ async def _spdy_console(connection: Connection, request: Request, options: Optio
             stdin=streams.get("stdin") if options.stdin else None,
             stdout=streams.get("stdout"),
             stderr=streams.get("stderr"),
-            resize=streams.get("resize"),
+            sizes=Sizes(streams["resize"]) if "resize" in streams else None,
             error=streams["error"],
             status_as_json=protocol == "v4.channel.k8s.io",
         )
@@ -203,12 +204,14 @@ async def _attended(carrier: Session | Channels) -> AsyncIterator[None]:
         reading.cancel()
 
 
-async def join(process: Process, console: Console) -> int:
+async def join(process: Process, console: Console, size: tuple[int, int] | None = None) -> int:
     """Carries the streams until the process has ended; its exit code. The caller kills it when this is cancelled."""
+    if size is not None:
+        process.resize(*size)
     async with asyncio.TaskGroup() as tasks:
         inputs = [tasks.create_task(_carry_input(process, console.stdin))] if console.stdin else []
-        if console.resize is not None:
-            inputs.append(tasks.create_task(_carry_sizes(process, console.resize)))
+        if console.sizes is not None:
+            inputs.append(tasks.create_task(_carry_sizes(process, console.sizes)))
         outputs = _Outputs(process, console)
         carrying = [tasks.create_task(outputs.carry(descriptor, sink)) for descriptor, sink in outputs.pairs()]
         code = await process.wait()
@@ -268,11 +271,35 @@ async def _carry_input(process: Process, source: Source) -> None:
         process.stdin = None
 
 
-async def _carry_sizes(process: Process, source: Source) -> None:
-    parser = SizeParser()
-    while data := await source.read():
-        for rows, columns in parser.feed(data):
-            process.resize(rows, columns)
+async def _carry_sizes(process: Process, sizes: Sizes) -> None:
+    while (size := await sizes.next()) is not None:
+        process.resize(*size)
+
+
+class Sizes:
+    """The sizes of the client's terminal, as rows and columns."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._parser = SizeParser()
+        self._parsed: list[tuple[int, int]] = []
+
+    async def next(self) -> tuple[int, int] | None:
+        """Waits for the next one; None when no more can come."""
+        while not self._parsed:
+            data = await self._source.read()
+            if not data:
+                return None
+            self._parsed = self._parser.feed(data)
+        return self._parsed.pop(0)
+
+    async def first(self) -> tuple[int, int] | None:
+        """The size to start with: clients that know it send it at once, but after their request."""
+        try:
+            async with asyncio.timeout(_FIRST_SIZE_SECONDS):
+                return await self.next()
+        except TimeoutError:
+            return None
 
 
 class SizeParser:
@@ -291,8 +318,8 @@ class SizeParser:
         while text := self._text.lstrip():
             try:
                 value, end = self._decoder.raw_decode(text)
-            except json.JSONDecodeError:
-                if len(text) > self._LIMIT:
+            except (json.JSONDecodeError, RecursionError):
+                if len(text) > self._LIMIT or not text.startswith("{"):
                     self._text = ""
                 break
             self._text = text[end:]

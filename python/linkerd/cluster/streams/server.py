@@ -220,6 +220,7 @@ class Handler:
             await self._run(console, target, argv, options)
 
     async def _run(self, console: Console, target: Target, argv: list[str], options: Options) -> None:
+        size = await console.sizes.first() if console.sizes else None
         try:
             process = await self._runtime.exec(
                 target.namespace,
@@ -234,7 +235,7 @@ class Handler:
             await console.report(status_of_failure(f"error executing command in container: {error}"))
             return
         with _released(process):
-            code = await join(process, console)
+            code = await join(process, console, size)
         await console.report(status_of_exit(code))
 
     async def _attach(self, connection: Connection, request: Request, target: Target) -> None:
