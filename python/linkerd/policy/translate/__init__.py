@@ -1,0 +1,1 @@
+"""Policies as Linkerd's messages. Pure."""
