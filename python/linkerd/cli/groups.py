@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ class Entry(NamedTuple):
     help: str
     hidden: bool = False
     alias_of: str = ""
+    moved_to: str = ""
+    """Where the command is found nowadays; said on stderr before it runs."""
 
 
 class LazyGroup(click.Group):
@@ -49,6 +52,8 @@ class LazyGroup(click.Group):
         name = args[0]
         if name not in self.table:
             raise click.UsageError(f'unknown command "{name}" for "{ctx.command_path}"', ctx)
+        if moved_to := self.table[name].moved_to:
+            print(f'Command "{name}" is deprecated, use instead `{moved_to}`\n', file=sys.stderr)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

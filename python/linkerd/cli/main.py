@@ -26,6 +26,11 @@ TABLE = {
     "identity": Entry(f"{_COMMANDS}.identity", "Show the certificates of meshed pods"),
     "inject": Entry(f"{_COMMANDS}.inject", "Add the proxy, or the wish for it, to manifests"),
     "install": Entry(f"{_COMMANDS}.install", "Print the manifests of the control plane"),
+    "stat": Entry(f"{_COMMANDS}.stat", "Golden metrics from the proxies themselves, and which are not well"),
+    **{
+        name: Entry(f"{_COMMANDS}.viz.{name}", "", hidden=True, moved_to=f"linkerd viz {name}")
+        for name in ("edges", "routes", "tap", "top")
+    },
     "uninject": Entry(f"{_COMMANDS}.uninject", "Remove the proxy from manifests"),
     "uninstall": Entry(f"{_COMMANDS}.uninstall", "Print the objects of the control plane, for deletion"),
     "upgrade": Entry(f"{_COMMANDS}.upgrade", "Print the manifests of an installed control plane anew"),

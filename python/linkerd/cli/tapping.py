@@ -151,16 +151,24 @@ def tap_path(request: viz_tap_pb2.TapByResourceRequest) -> str:
     return f"{root}/{resource.namespace}/{kinds.parse_kind(resource.type).plural}/{resource.name}/tap"
 
 
+def say_on_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 async def tap_events(
-    ctx: Context, request: viz_tap_pb2.TapByResourceRequest, *, seconds: float = 0.0
+    ctx: Context,
+    request: viz_tap_pb2.TapByResourceRequest,
+    *,
+    seconds: float = 0.0,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> AsyncIterator[viz_tap_pb2.TapEvent]:
-    """The events until the server, or the given time, ends the stream. Notes and losses are told on stderr.
+    """The events until the server, or the given time, ends the stream. Notes and losses are for `say`.
 
     Raises UserError when the tap is refused.
     """
     from aiohttp import ClientTimeout
 
-    losses = Losses(request.maxRps)
+    losses = Losses(request.maxRps, say)
     deadline = asyncio.get_running_loop().time() + seconds if seconds else None
     options = {
         "body": request.SerializeToString(),
@@ -176,7 +184,7 @@ async def tap_events(
                 async for event in _events(response.content, deadline):
                     losses.add(event.dropped)
                     if event.note:
-                        print(event.note, file=sys.stderr)
+                        say(event.note)
                     elif event.WhichOneof("event"):
                         yield event
             finally:
@@ -235,6 +243,7 @@ class Losses:
     """Counts the requests that were not shown, and says so now and then."""
 
     max_rps: float
+    say: Callable[[str], None]
     count: int = 0
     told_at: float = -math.inf
 
@@ -247,5 +256,5 @@ class Losses:
         if not self.count:
             return
         hint = "" if last else f"; raise --max-rps (now {self.max_rps:g}) or narrow the filter"
-        print(f"{self.count} requests were not shown: too many at once{hint}", file=sys.stderr)
+        self.say(f"{self.count} requests were not shown: too many at once{hint}")
         self.count, self.told_at = 0, time.monotonic()

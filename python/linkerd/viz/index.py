@@ -60,6 +60,8 @@ class Pod:
     proxy_ready: bool
     proxy_version: str
     proxy_identity: str
+    admin_port: int
+    """Of the proxy; 0 when it has none."""
     started: str
     """RFC 3339, or empty."""
     resource_version: str
@@ -98,6 +100,7 @@ def pod_from_object(obj: Object) -> Pod:
         proxy_ready=_ready(status, PROXY),
         proxy_version=_image_tag(proxy),
         proxy_identity=_identity(proxy, namespace, spec.get("serviceAccountName") or "default"),
+        admin_port=_admin_port(proxy),
         started=status.get("startTime") or "",
         resource_version=metadata.get("resourceVersion") or "",
         problems=_problems(status),
@@ -115,6 +118,11 @@ def owner_of(metadata: Object) -> Owner | None:
 def _ready(status: Object, name: str) -> bool:
     statuses = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
     return any(s["name"] == name and s.get("ready") for s in statuses)
+
+
+def _admin_port(proxy: Object | None) -> int:
+    ports = (proxy or {}).get("ports") or []
+    return next((port["containerPort"] for port in ports if port.get("name") == "linkerd-admin"), 0)
 
 
 def _image_tag(container: Object | None) -> str:

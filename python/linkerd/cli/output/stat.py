@@ -38,14 +38,14 @@ _WITHOUT_TCP = (kinds.SERVER_AUTHORIZATION, kinds.AUTHORIZATION_POLICY, kinds.HT
 class Traffic:
     """Of one window: counts, and milliseconds."""
 
-    success: int
-    failure: int
+    success: float
+    failure: float
     p50: float
     p95: float
     p99: float
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         return self.success + self.failure
 
     @property

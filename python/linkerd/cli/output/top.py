@@ -77,8 +77,7 @@ class Top:
         if self._routes:
             return (*source, destination, event.route_meta.labels.get("route") or "[DEFAULT]")
         request = event.http.request_init
-        path = request.path.partition("?")[0]
-        return (*source, destination, tap_output.method(request.method), path)
+        return (*source, destination, tap_output.method(request.method), request.path)
 
     def rows(self) -> list[list[str]]:
         """The most frequent first."""

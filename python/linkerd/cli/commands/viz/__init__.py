@@ -8,8 +8,12 @@ from linkerd.cli.groups import Entry, LazyGroup
 _HERE = "linkerd.cli.commands.viz"
 
 TABLE = {
+    "authz": Entry(f"{_HERE}.authz", "Traffic of a resource by authorization"),
     "check": Entry(f"{_HERE}.check", "Check the viz extension for problems"),
+    "edges": Entry(f"{_HERE}.edges", "Connections between resources and their identities"),
     "install": Entry(f"{_HERE}.install", "Print the manifests of the viz extension"),
+    "list": Entry(f"{_HERE}.list", "Which pods can be tapped"),
+    "routes": Entry(f"{_HERE}.routes", "Per-route metrics (with a ServiceProfile)"),
     "stat": Entry(f"{_HERE}.stat", "Success rate, requests per second and latency of resources"),
     "tap": Entry(f"{_HERE}.tap", "Watch requests as they happen"),
     "top": Entry(f"{_HERE}.top", "A live table of the most frequent requests"),

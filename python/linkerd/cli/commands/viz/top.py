@@ -6,20 +6,18 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from linkerd.cli.context import Context, pass_context
-from linkerd.cli.tapping import tap_events, tap_options, tap_request
+from linkerd.cli.tapping import say_on_stderr, tap_events, tap_options, tap_request
 
 if TYPE_CHECKING:
     import curses
 
     from linkerd.cli.output.top import Top
 
-_REDRAW_SECONDS = 0.1
-_PRINT_SECONDS = 1.0
 _STEP = 5  # columns per key press
 _FIRST_ROW = 4
 
@@ -41,43 +39,61 @@ def command(ctx: Context, **options: Any) -> None:
 
     top = Top(routes=options["routes"], hide_sources=options["hide_sources"])
     if sys.stdout.isatty() and sys.stdin.isatty():
-        _full_screen(lambda screen: ctx.run(_live(ctx, top, options, _Screen(screen).draw, _REDRAW_SECONDS)))
+        _full_screen(lambda window: ctx.run(_live(ctx, top, options, _Screen(window))))
     else:
-        ctx.run(_live(ctx, top, options, _print, _PRINT_SECONDS))
+        ctx.run(_live(ctx, top, options, _Pipe()))
 
 
 class _Quit(Exception):
     """The person has seen enough."""
 
 
-async def _live(ctx: Context, top: Top, options: dict[str, Any], draw: Callable[[Top], None], every: float) -> None:
+async def _live(ctx: Context, top: Top, options: dict[str, Any], view: _View) -> None:
     """Draws what was counted so far, now and then, until the tap ends; and once more then."""
     try:
         async with asyncio.TaskGroup() as group:
-            drawing = group.create_task(_draw_often(top, draw, every))
+            drawing = group.create_task(_draw_often(top, view))
             request = tap_request(ctx, options)
-            async with aclosing(tap_events(ctx, request, seconds=options["duration"])) as events:
+            async with aclosing(tap_events(ctx, request, seconds=options["duration"], say=view.say)) as events:
                 async for event in events:
                     top.add(event)
             drawing.cancel()
-            draw(top)
+            view.draw(top)
     except* _Quit:
         pass
 
 
-async def _draw_often(top: Top, draw: Callable[[Top], None], every: float) -> None:
+async def _draw_often(top: Top, view: _View) -> None:
     while True:
-        await asyncio.sleep(every)
-        draw(top)
+        await asyncio.sleep(view.seconds)
+        view.draw(top)
 
 
-def _print(top: Top) -> None:
-    from linkerd.cli.output.top import table
+class _View(Protocol):
+    """Where the table goes, and how often."""
 
-    rows = top.rows()
-    if rows:
-        sys.stdout.write("\n".join(table(top.headings, rows, top.right_aligned)) + "\n\n")
-        sys.stdout.flush()
+    seconds: float
+
+    def draw(self, top: Top) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class _Pipe:
+    """Table after table on stdout."""
+
+    seconds = 1.0
+
+    def draw(self, top: Top) -> None:
+        from linkerd.cli.output.top import table
+
+        rows = top.rows()
+        if rows:
+            sys.stdout.write("\n".join(table(top.headings, rows, top.right_aligned)) + "\n\n")
+            sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        say_on_stderr(text)
 
 
 def _full_screen(run: Callable[[curses.window], None]) -> None:
@@ -89,16 +105,22 @@ def _full_screen(run: Callable[[curses.window], None]) -> None:
 class _Screen:
     """The terminal: keys in, table out."""
 
+    seconds = 0.1
+
     def __init__(self, window: curses.window) -> None:
         import curses
 
         self._window = window
         self._left = 0
+        self._message = ""
         window.nodelay(True)
         try:
             curses.curs_set(0)
         except curses.error:
             pass  # a terminal that cannot hide its cursor shows it
+
+    def say(self, text: str) -> None:
+        self._message = text
 
     def draw(self, top: Top) -> None:
         """Raises _Quit when that was asked for."""
@@ -108,6 +130,7 @@ class _Screen:
         self._window.erase()
         self._put(0, "(press q to quit)", whole=True)
         self._put(1, "(press a/LeftArrowKey to scroll left, d/RightArrowKey to scroll right)", whole=True)
+        self._put(2, self._message, whole=True)
         lines = table(top.headings, top.rows(), top.right_aligned)
         self._put(_FIRST_ROW - 1, lines[0], bold=True)
         for row, line in enumerate(lines[1:], _FIRST_ROW):
