@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use linkerd_stack::{Cause, Error};
+use tokio::sync::mpsc;
 use std::{
     fmt,
     pin::Pin,
@@ -26,6 +27,38 @@ enum Kind {
     Http1(hyper::body::Incoming, Side),
     Http2(Http2),
     Replay(ReplayBody),
+    Channel(mpsc::Receiver<Frame<Bytes>>),
+}
+
+/// Writes a body made by [`Body::channel`]. Dropping it ends the body.
+#[derive(Debug)]
+pub struct BodySender(mpsc::Sender<Frame<Bytes>>);
+
+/// The body's reader has gone.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ReaderGone;
+
+impl BodySender {
+    /// Waits until there is room for the data.
+    ///
+    /// # Errors
+    /// When nobody reads any more.
+    pub async fn data(&self, data: Bytes) -> Result<(), ReaderGone> {
+        self.0.send(Frame::data(data)).await.map_err(|_| ReaderGone)
+    }
+
+    /// Ends the body with trailers.
+    ///
+    /// # Errors
+    /// When nobody reads any more.
+    pub async fn trailers(self, trailers: HeaderMap) -> Result<(), ReaderGone> {
+        self.0.send(Frame::trailers(trailers)).await.map_err(|_| ReaderGone)
+    }
+
+    /// Resolves when nobody reads any more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
 }
 
 /// Whose data a body carries, so that a broken one is blamed on the right peer.
@@ -90,6 +123,13 @@ impl Body {
             side,
         })
         .into()
+    }
+
+    /// A body that is written while it is read; `frames` of it may wait.
+    #[must_use]
+    pub fn channel(frames: usize) -> (BodySender, Self) {
+        let (sender, receiver) = mpsc::channel(frames);
+        (BodySender(sender), Kind::Channel(receiver).into())
     }
 
     pub(crate) fn replay(body: ReplayBody) -> Self {
@@ -177,6 +217,7 @@ impl http_body::Body for Kind {
             }
             Self::Http2(body) => body.poll_frame(cx),
             Self::Replay(body) => body.poll_frame(cx),
+            Self::Channel(frames) => frames.poll_recv(cx).map(|frame| frame.map(Ok)),
         }
     }
 
@@ -187,6 +228,7 @@ impl http_body::Body for Kind {
             Self::Http1(body, _) => body.is_end_stream(),
             Self::Http2(body) => body.stream.is_end_stream(),
             Self::Replay(body) => body.is_end_stream(),
+            Self::Channel(_) => false,
         }
     }
 
@@ -195,7 +237,7 @@ impl http_body::Body for Kind {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(data) => SizeHint::with_exact(data.len() as u64),
             Self::Http1(body, _) => body.size_hint(),
-            Self::Http2(_) => SizeHint::default(),
+            Self::Http2(_) | Self::Channel(_) => SizeHint::default(),
             Self::Replay(body) => body.size_hint(),
         }
     }
@@ -273,6 +315,7 @@ impl fmt::Debug for Body {
             Kind::Http1(..) => "Http1",
             Kind::Http2(_) => "Http2",
             Kind::Replay(_) => "Replay",
+            Kind::Channel(_) => "Channel",
         };
         f.debug_tuple("Body").field(&kind).finish()
     }

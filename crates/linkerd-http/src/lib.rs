@@ -15,7 +15,7 @@ mod replay;
 mod tunnel;
 
 pub use self::{
-    body::{Body, End, Observe},
+    body::{Body, BodySender, End, Observe, ReaderGone},
     io::Counted,
     record::{Classes, Record},
     replay::Replay,

@@ -176,6 +176,8 @@ pub struct Filter {
     pub reveal_sensitive_headers: bool,
     #[prost(bool, tag = "7")]
     pub tcp: bool,
+    #[prost(uint32, tag = "8")]
+    pub max_rps: u32,
 }
 /// Nested message and enum types in `Filter`.
 pub mod filter {
@@ -224,6 +226,8 @@ pub struct TapEvent {
     pub request_bytes: u64,
     #[prost(string, tag = "1002")]
     pub close_reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "1004")]
+    pub dropped: u64,
     #[prost(oneof = "tap_event::Event", tags = "3, 1003")]
     pub event: ::core::option::Option<tap_event::Event>,
 }
