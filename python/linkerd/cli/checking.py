@@ -10,7 +10,7 @@ from typing import Any
 from linkerd import VERSION
 from linkerd.checks import certificates, control_plane, data_plane, kubernetes, viz
 from linkerd.checks.cluster import Cluster
-from linkerd.checks.model import Category, Check, CheckFailure, Report
+from linkerd.checks.model import Category, Check, CheckFailure, Outcome, Report
 from linkerd.checks.runner import Runner
 from linkerd.cli.connections import connections_of
 from linkerd.cli.context import Context
@@ -74,6 +74,22 @@ def _unusable(error: ConfigError) -> Category:
 
     hint = "set KUBECONFIG, pass `--kubeconfig`, or start a local cluster with `linkerd cluster start`"
     return Category("kubernetes-api", [Check("can initialize the client", "k8s-api", fail, hint)])
+
+
+async def wait_control_plane(cluster: Cluster, wait: float) -> None:
+    """Until the control plane is there and ready, `wait` seconds at the most. Raises UserError."""
+    told = False
+
+    def waiting(_: str) -> None:
+        nonlocal told
+        if not told:
+            print("Waiting for control plane to become available", file=sys.stderr)
+        told = True
+
+    runner = Runner(asyncio.get_running_loop().time() + wait, cluster.forget, waiting)
+    async for result in runner.run([control_plane.existence(cluster)]):
+        if result.outcome is Outcome.FAILED:
+            raise UserError(f"Cannot find Linkerd: {result.error}", "validate the install with `linkerd check`")
 
 
 async def _run(ctx: Context, categories: Iterable[Category], cluster: Cluster | None, wait: float, output: str) -> int:

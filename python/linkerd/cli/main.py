@@ -50,6 +50,8 @@ root = LazyGroup(
 def main(argv: list[str] | None = None) -> None:
     """The console script; never returns."""
     arguments = sys.argv[1:] if argv is None else argv
+    if "_LINKERD_COMPLETE" in os.environ:
+        _complete(os.environ["_LINKERD_COMPLETE"])
     _run_extension(arguments)
     try:
         code = _run(arguments)
@@ -85,6 +87,13 @@ def _run(arguments: list[str]) -> int:
         report(explained)
         return explained.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _complete(instruction: str) -> None:
+    """What the completion scripts of `linkerd completion` ask for. Does not return."""
+    from click.shell_completion import shell_complete
+
+    sys.exit(shell_complete(root, {}, "linkerd", "_LINKERD_COMPLETE", instruction))
 
 
 def _report_usage(error: click.UsageError) -> None:

@@ -118,7 +118,7 @@ def command(
     if not ignore_cluster:
         ctx.run(_check_crds(ctx, values) if only_crds else _check_cluster(ctx))
     if only_crds:
-        _print_crds(values, output)
+        print_crds(values, output)
         return
     credentials = _credentials(ctx, values, flags)
     servers = server_certificates(ctx.linkerd_namespace, values["webhookCertificateLifetime"])
@@ -126,7 +126,7 @@ def command(
     print_documents(control_plane_documents(installation), output)
 
 
-def _print_crds(values: Values, output: str) -> None:
+def print_crds(values: Values, output: str) -> None:
     definitions = crds.definitions(values["linkerdVersion"], traffic_split=values["installTrafficSplit"])
     print_documents(definitions, output)
     if sys.stderr.isatty():

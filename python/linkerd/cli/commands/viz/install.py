@@ -7,7 +7,7 @@ from datetime import timedelta
 import click
 
 from linkerd.cli.context import Context, pass_context
-from linkerd.cli.errors import UserError
+from linkerd.cli.flags import DURATION
 from linkerd.cli.output.documents import print_documents
 from linkerd.cli.rendering import complete_values, given_values, values_options
 from linkerd.install.certificates import new_server_certificate
@@ -22,6 +22,13 @@ _HIGH_AVAILABILITY = {"metricsAPI": {"replicas": 2}, "tap": {"replicas": 3}}
 @click.option("--ha", is_flag=True, help="Several replicas of metrics-api and tap.")
 @click.option("--ignore-cluster", is_flag=True, help="Ask no cluster whether Linkerd is there.")
 @click.option("--skip-checks", is_flag=True, help="The same as --ignore-cluster.")
+@click.option(
+    "--wait",
+    type=DURATION,
+    default=300.0,
+    metavar="DURATION",
+    help="How long to wait for the control plane (default: 5m0s).",
+)
 @click.option("--print-values", is_flag=True, help="All values with their defaults, and nothing else.")
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", help="Format.")
 @values_options
@@ -31,6 +38,7 @@ def command(
     ha: bool,
     ignore_cluster: bool,
     skip_checks: bool,
+    wait: float,
     print_values: bool,
     output: str,
     files: tuple[str, ...],
@@ -38,7 +46,10 @@ def command(
     set_strings: tuple[str, ...],
     set_files: tuple[str, ...],
 ) -> None:
-    """Print the manifests of the viz extension, for `kubectl apply -f -`."""
+    """Print the manifests of the viz extension, for `kubectl apply -f -`.
+
+    Waits for the control plane first: pods that start before it would not be meshed.
+    """
     if print_values:
         print_documents([default_values("viz_values.yaml")])
         return
@@ -47,7 +58,7 @@ def command(
         {"linkerdNamespace": ctx.linkerd_namespace},
     )
     if not (ignore_cluster or skip_checks):
-        given = merged(given, ctx.run(_of_control_plane(ctx)))
+        given = merged(given, ctx.run(_of_control_plane(ctx, wait)))
     values = complete_values(merged(given, given_values(files, sets, set_strings, set_files)), "viz_values.yaml")
     namespace = ctx.viz_namespace or "linkerd-viz"
     lifetime = timedelta(seconds=parse_duration(values["tap"]["certificateLifetime"]))
@@ -55,21 +66,13 @@ def command(
     print_documents(render(VizInstallation(namespace, values, tap)), output)
 
 
-async def _of_control_plane(ctx: Context) -> dict[str, str]:
-    """The values that must agree with the control plane's. Raises UserError without one."""
-    import yaml
-
-    from linkerd.install.control_plane import CONFIG
-    from linkerd.k8s.errors import NotFound
-    from linkerd.k8s.resources import CONFIG_MAPS
+async def _of_control_plane(ctx: Context, wait: float) -> dict[str, str]:
+    """The values that must agree with the control plane's. Raises UserError without a working one."""
+    from linkerd.checks.cluster import Cluster
+    from linkerd.cli.checking import wait_control_plane
 
     async with ctx.client() as client:
-        try:
-            config = await client.get(CONFIG_MAPS, CONFIG, ctx.linkerd_namespace)
-        except NotFound:
-            raise UserError(
-                f"Cannot find Linkerd: configmaps {CONFIG!r} not found in namespace {ctx.linkerd_namespace}",
-                "validate the install with `linkerd check`",
-            ) from None
-    values = yaml.safe_load(config["data"]["values"])
+        cluster = Cluster(client, ctx.linkerd_namespace)
+        await wait_control_plane(cluster, wait)
+        values = await cluster.values()
     return {key: values[key] for key in ("clusterDomain", "identityTrustDomain", "controllerImage")}
