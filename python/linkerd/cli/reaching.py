@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import grpc
 
     from linkerd.k8s.client import Client
+
+# gRPC's library writes about closed connections on stderr, which is for people here; it looks when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 VIZ_LABEL = "linkerd.io/extension=viz"
 VIZ_HINT = "validate the install with `linkerd viz check`; install with `linkerd viz install | kubectl apply -f -`"
@@ -102,11 +106,11 @@ def _open(address: str) -> grpc.aio.Channel:
 @asynccontextmanager
 async def metrics_api(ctx: Context) -> AsyncIterator[Any]:
     """The stub of the metrics API. Raises UserError when viz is not there."""
-    from linkerd.proto.viz_pb2_grpc import ApiStub
-
     async with ctx.client() as client:
         namespace = "" if ctx.api_addr else await viz_namespace(ctx, client)
         async with channel(ctx, client, namespace, "metrics-api", 8085) as opened:
+            from linkerd.proto.viz_pb2_grpc import ApiStub
+
             yield ApiStub(opened)
 
 

@@ -6,6 +6,7 @@ Modules are imported only when they are asked for, so a process carries no other
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 COMPONENTS = {
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         unknown = f"unknown component `{arguments[0]}`\n" if arguments else ""
         sys.stderr.write(unknown + _USAGE)
         return 2
+    # Lines about each closed connection, in a format of its own, are no log of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     return importlib.import_module(COMPONENTS[arguments[0]]).main(arguments[1:])
 
 

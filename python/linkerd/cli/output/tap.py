@@ -36,7 +36,7 @@ def line(event: tap.TapEvent, *, wide: bool = False) -> str:
     words = [_head(event), *_own(event)]
     if event.cause_code:
         words.append(f"cause={event.cause_code}")
-    if event.close_reason:
+    if event.close_reason not in ("", "server"):
         words.append(f"close={event.close_reason}")
     return " ".join([*words, *(_labels(event) if wide else [])])
 
