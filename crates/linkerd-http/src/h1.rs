@@ -122,19 +122,30 @@ impl<C: Connect> Client<C> {
     /// With the request in it as long as nothing of it was sent.
     pub async fn send(&self, request: Request) -> Result<Response, Failed> {
         let mut request = request;
-        // A server may close an idle connection at any moment; the request then goes out on the next one.
-        while let Some(sender) = self.pool.take() {
-            match self.send_on(sender, request).await {
-                Err(Failed {
-                    request: Some(unsent), ..
-                }) => request = *unsent,
+        loop {
+            let connection = match self.ready().await {
+                Ok(connection) => connection,
+                Err(error) => return Err(Failed::unsent(error, request)),
+            };
+            let reused = connection.reused;
+            match connection.send(request).await {
+                // A server may close an idle connection at any moment; the request then goes out on the next one.
+                Err(Failed { request: Some(unsent), .. }) if reused => request = *unsent,
                 result => return result,
             }
         }
-        match self.open().await {
-            Ok(sender) => self.send_on(sender, request).await,
-            Err(error) => Err(Failed::unsent(error, request)),
-        }
+    }
+
+    /// An idle connection, or a new one.
+    ///
+    /// # Errors
+    /// When no connection can be made.
+    pub async fn ready(&self) -> Result<Connection, Error> {
+        let (sender, reused) = match self.pool.take() {
+            Some(sender) => (sender, true),
+            None => (self.open().await?, false),
+        };
+        Ok(Connection { sender, reused, pool: Arc::downgrade(&self.pool) })
     }
 
     async fn open(&self) -> Result<SendRequest<Body>, Error> {
@@ -151,8 +162,29 @@ impl<C: Connect> Client<C> {
         });
         Ok(sender)
     }
+}
 
-    async fn send_on(&self, mut sender: SendRequest<Body>, mut request: Request) -> Result<Response, Failed> {
+/// A connection for one request.
+#[derive(Debug)]
+pub struct Connection {
+    sender: SendRequest<Body>,
+    reused: bool,
+    pool: Weak<Pool>,
+}
+
+impl Connection {
+    /// Whether it carried other requests, so that its server may just have closed it.
+    #[must_use]
+    pub const fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Sends a request and waits for the response's head.
+    ///
+    /// # Errors
+    /// With the request in it as long as nothing of it was sent.
+    pub async fn send(self, mut request: Request) -> Result<Response, Failed> {
+        let Self { mut sender, pool, .. } = self;
         let upgrade = is_tunnel(&request).then(|| hyper::upgrade::on(&mut request));
         let mut response = match sender.try_send_request(request).await {
             Ok(response) => response,
@@ -165,10 +197,7 @@ impl<C: Connect> Client<C> {
             tokio::spawn(tunnel(client, server));
             return Ok(response.map(|body| Body::http1(body, Side::Server)));
         }
-        let lease = Lease {
-            sender: Some(sender),
-            pool: Arc::downgrade(&self.pool),
-        };
+        let lease = Lease { sender: Some(sender), pool };
         Ok(response.map(|body| Body::http1(body, Side::Server).observe(lease)))
     }
 }

@@ -1,6 +1,8 @@
 //! Streams whose bytes are counted.
 
+use bytes::Bytes;
 use linkerd_metrics::TcpOpen;
+use linkerd_transport::PrefixedIo;
 use std::{
     io,
     pin::Pin,
@@ -19,6 +21,19 @@ impl<I> Counted<I> {
     #[must_use]
     pub const fn new(io: I, open: TcpOpen) -> Self {
         Self { io, open }
+    }
+}
+
+impl<I> Counted<PrefixedIo<I>> {
+    /// Puts back bytes that were read and counted; whatever was put back before must be among them.
+    #[must_use]
+    pub fn with_prefix(self, prefix: Bytes) -> Self {
+        let (unread, io) = self.io.into_parts();
+        let prefix = if unread.is_empty() { prefix } else { [prefix, unread].concat().into() };
+        Self {
+            io: PrefixedIo::new(prefix, io),
+            open: self.open,
+        }
     }
 }
 

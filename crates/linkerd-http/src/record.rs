@@ -22,17 +22,19 @@ pub enum Classes {
 }
 
 impl Classes {
-    fn route(&self) -> Option<&Route> {
+    /// The profile's route, if the request matched one.
+    #[must_use]
+    pub fn route(&self) -> Option<&Route> {
         match self {
             Self::Default => None,
-            Self::Profile(profile, index) => profile.routes.get(*index).filter(|r| !r.response_classes.is_empty()),
+            Self::Profile(profile, index) => profile.routes.get(*index),
         }
     }
 
     /// Classifies a response by its status and, when it is gRPC, by the status in its trailers.
     #[must_use]
     pub fn classify(&self, status: StatusCode, grpc_status: Option<u16>) -> Classification {
-        match (self.route(), grpc_status) {
+        match (self.route().filter(|r| !r.response_classes.is_empty()), grpc_status) {
             (Some(route), None) if route.is_failure(status) => Classification::Failure,
             (Some(_), None) => Classification::Success,
             _ => classify::classify(status, grpc_status),

@@ -2,7 +2,7 @@
 
 use super::{Client, ClientParams};
 use crate::{Connect, Failed, Request, Response};
-use linkerd_stack::Error;
+use linkerd_stack::{Cause, Error};
 use parking_lot::Mutex;
 
 /// Sends requests over one HTTP/2 connection, and opens the next one when that is gone.
@@ -31,22 +31,29 @@ impl<C: Connect> Shared<C> {
     /// # Errors
     /// With the request in it as long as nothing of it was sent.
     pub async fn send(&self, request: Request) -> Result<Response, Failed> {
-        let Some(client) = self.current() else {
-            return self.send_on_new(request).await;
-        };
-        match client.send(request).await {
-            // The connection ended since it was last used.
-            Err(Failed {
-                request: Some(unsent), ..
-            }) => self.send_on_new(*unsent).await,
-            result => result,
+        let mut request = request;
+        for _ in 0..ATTEMPTS {
+            let client = match self.ready().await {
+                Ok(client) => client,
+                Err(error) => return Err(Failed::unsent(error, request)),
+            };
+            match client.send(request).await {
+                // The connection ended since it was last used.
+                Err(Failed { request: Some(unsent), .. }) => request = *unsent,
+                result => return result,
+            }
         }
+        Err(Failed::unsent(Error::new(Cause::UpstreamClosed, "server closes each connection at once"), request))
     }
 
-    async fn send_on_new(&self, request: Request) -> Result<Response, Failed> {
-        match self.open().await {
-            Ok(client) => client.send(request).await,
-            Err(error) => Err(Failed::unsent(error, request)),
+    /// The open connection, or a new one.
+    ///
+    /// # Errors
+    /// When no connection can be made.
+    pub async fn ready(&self) -> Result<Client, Error> {
+        match self.current() {
+            Some(client) => Ok(client),
+            None => self.open().await,
         }
     }
 
@@ -65,3 +72,6 @@ impl<C: Connect> Shared<C> {
         self.current.lock().as_ref().filter(|c| !c.is_closed()).cloned()
     }
 }
+
+/// How many connections may end before a request is sent on one.
+const ATTEMPTS: usize = 3;

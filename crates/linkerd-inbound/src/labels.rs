@@ -1,0 +1,38 @@
+//! The labels of inbound metrics (Linkerd's names).
+
+use linkerd_metrics::{Bounded, Labels};
+use linkerd_policy::{Meta, ServerPolicy};
+use linkerd_tls::ServerTls;
+use std::net::SocketAddr;
+
+pub(crate) fn target(addr: SocketAddr) -> Labels {
+    Labels::new()
+        .with_display("target_addr", addr)
+        .with_display("target_ip", addr.ip())
+        .with_display("target_port", addr.port())
+}
+
+pub(crate) fn tls(tls: &ServerTls, names: &Bounded) -> Labels {
+    match tls {
+        ServerTls::Terminated { client_id } => {
+            let id = client_id.as_ref().map_or_else(|| "".into(), |id| names.admit(id.as_str()));
+            Labels::new().with("tls", "true").with("client_id", &id)
+        }
+        ServerTls::PassThrough { sni } => {
+            let sni = sni.as_deref().map_or_else(|| "".into(), |sni| names.admit(sni));
+            Labels::new().with("tls", "opaque").with("sni", &sni)
+        }
+        ServerTls::None(reason) => Labels::new().with("tls", "no_identity").with("no_tls_reason", reason.as_str()),
+    }
+}
+
+pub(crate) fn server(policy: &ServerPolicy, port: u16) -> Labels {
+    resource("srv", &policy.meta).with_display("srv_port", port)
+}
+
+pub(crate) fn resource(prefix: &str, meta: &Meta) -> Labels {
+    Labels::new()
+        .with(&format!("{prefix}_group"), meta.group())
+        .with(&format!("{prefix}_kind"), meta.kind())
+        .with(&format!("{prefix}_name"), meta.name())
+}
