@@ -10,3 +10,16 @@ from support.clusters import running_cluster
 def cluster():
     with running_cluster() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def mesh(cluster):
+    """The cluster with the control plane and viz in it, by the commands that a user types."""
+    if not cluster.kubectl("get", "deploy", "-n", "linkerd-viz", "--ignore-not-found", "-o", "name"):
+        cluster.apply(cluster.linkerd("install", "--crds"))
+        cluster.apply(cluster.linkerd("install"))
+        cluster.kubectl("wait", "--for=condition=Available", "--timeout=180s", "-n", "linkerd", "deploy", "--all")
+        cluster.apply(cluster.linkerd("viz", "install", "--set", "prometheus.scrapeInterval=5s"))
+    for namespace in ("linkerd", "linkerd-viz"):
+        cluster.kubectl("wait", "--for=condition=Available", "--timeout=180s", "-n", namespace, "deploy", "--all")
+    return cluster
