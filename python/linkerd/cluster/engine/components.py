@@ -42,7 +42,7 @@ def components(settings: Settings) -> tuple[Component, ...]:
     )
 
 
-def _kube(settings: Settings, name: str, *flags: str, memory: int, grace: float = 5.0) -> Component:
+def _kube(settings: Settings, name: str, *flags: str, memory: int, grace: float = 3.0) -> Component:
     """`memory` in MiB is the garbage collector's soft limit, not a wall: near it, it works harder."""
     env = {"GOMEMLIMIT": f"{memory}MiB", "GOGC": "50"}
     return Component(name, (str(settings.program("linkerd-kube")), name, *flags), env, grace)
@@ -105,7 +105,8 @@ def apiserver(settings: Settings) -> Component:
         "--enable-priority-and-fairness=false",
         "--profiling=false",
         memory=256,
-        grace=5.0,
+        # It would wait for the connections of pods whose network is gone. What it has acknowledged is in etcd.
+        grace=1.0,
     )
 
 

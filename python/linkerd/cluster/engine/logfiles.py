@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,16 +112,37 @@ def tail(path: Path, lines: int) -> list[str]:
     return found
 
 
+def without_stacks(lines: Iterable[str]) -> list[str]:
+    """The lines without the stacks that a panicking Go program prints: a screen full, after what it has to say."""
+    kept: list[str] = []
+    in_stack = False
+    for line in lines:
+        if line.startswith("goroutine "):
+            in_stack = True
+        elif line.startswith(_NOT_IN_STACKS):
+            in_stack = False
+        if line and not in_stack:
+            kept.append(line)
+    return kept
+
+
+_NOT_IN_STACKS = ("{", "-- ", "panic:", "I", "W", "E", "F")
+"""How lines begin that end a stack: etcd's JSON, notes of ours, klog's letters. Frames begin with a package or tab."""
+
+
 def follow(path: Path, offset: int, sleep: Callable[[float], None]) -> Iterator[str]:
     """What is written after the offset, for ever, over rotations. `sleep` waits between two looks."""
     file = path.open("rb")
-    file.seek(offset)
-    while True:
-        rotated = not path.exists() or os.stat(path).st_ino != os.fstat(file.fileno()).st_ino
-        while data := file.read(_CHUNK):
-            yield data.decode(errors="replace")
-        if rotated and path.exists():
-            file.close()
-            file = path.open("rb")
-        else:
-            sleep(_FOLLOW_SECONDS)
+    try:
+        file.seek(offset)
+        while True:
+            rotated = not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino
+            while data := file.read(_CHUNK):
+                yield data.decode(errors="replace")
+            if rotated and path.exists():
+                file.close()
+                file = path.open("rb")
+            else:
+                sleep(_FOLLOW_SECONDS)
+    finally:
+        file.close()

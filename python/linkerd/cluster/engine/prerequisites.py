@@ -107,7 +107,8 @@ def check_space(directory: Path) -> None:
 
 def check_kernel() -> None:
     """Try what the cluster needs of the kernel, each by doing it, in namespaces that end with the attempt."""
-    failure = _in_child(_try_all)
+    with tempfile.TemporaryDirectory(prefix="linkerd-probe-") as directory:
+        failure = _in_child(lambda: _try_all(Path(directory)))
     if failure:
         what, reason = failure.split("\n", 1)
         message, hint = _FAILURES[what]
@@ -121,6 +122,10 @@ _FAILURES = {
     ),
     "mounts": (
         "this process may not mount",
+        "inside a container, give it the right (`--privileged`), or run on the machine itself",
+    ),
+    "network": (
+        "this process may not set up networks",
         "inside a container, give it the right (`--privileged`), or run on the machine itself",
     ),
     "veth": ("the kernel has no veth devices", "load or build the module `veth`"),
@@ -141,14 +146,15 @@ table ip linkerd-probe {
 """
 
 
-def _try_all() -> str:
-    """Runs in a child of its own; empty, or a key of _FAILURES and a reason."""
+def _try_all(directory: Path) -> str:
+    """Runs in a child of its own; empty, or a key of _FAILURES and a reason. The directory is empty."""
     attempts: Iterable[tuple[str, Callable[[], None]]] = (
         ("namespaces", _try_namespaces),
-        ("mounts", _try_mounts),
+        ("mounts", lambda: _try_mounts(directory)),
+        ("network", lambda: _run(["ip", "link", "set", "lo", "up"])),
         ("veth", lambda: _run(["ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"])),
         ("nftables", lambda: _run(["nft", "-f", "-"], _RULES)),
-        ("overlay", _try_overlay),
+        ("overlay", lambda: _try_overlay(directory)),
     )
     for what, attempt in attempts:
         try:
@@ -163,14 +169,13 @@ def _try_namespaces() -> None:
     syscalls.unshare(syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
 
 
-def _try_mounts() -> None:
+def _try_mounts(directory: Path) -> None:
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
-    syscalls.mount("tmpfs", tempfile.gettempdir(), "tmpfs")
+    syscalls.mount("tmpfs", str(directory), "tmpfs")
 
 
-def _try_overlay() -> None:
+def _try_overlay(base: Path) -> None:
     """On the tmpfs of the step before."""
-    base = Path(tempfile.gettempdir())
     for name in ("lower", "upper", "work", "merged"):
         (base / name).mkdir()
     options = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work"

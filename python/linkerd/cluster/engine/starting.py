@@ -125,7 +125,8 @@ def _listen(config: Settings) -> socket.socket:
 
 
 def _explained(config: Settings, failure: StartFailed) -> StartError:
-    lines = tuple(logfiles.tail(config.logs / f"{failure.component}.log", TAIL_LINES))
+    whole = logfiles.tail(config.logs / f"{failure.component}.log", 10 * TAIL_LINES)
+    lines = tuple(logfiles.without_stacks(whole)[-TAIL_LINES:])
     text = "\n".join(lines)
     if "no space left on device" in text.lower():
         hint = f"the disk of {config.state_dir} is full: free some space there"

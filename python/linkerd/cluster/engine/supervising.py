@@ -172,6 +172,6 @@ async def _end(pid: int, ended: asyncio.Future[int], grace: float) -> None:
     os.kill(pid, signal.SIGTERM)
     await asyncio.wait([ended], timeout=grace)
     if not ended.done():
-        log.warning("pid %d did not end within %.0f s of SIGTERM and is killed", pid, grace)
+        log.info("pid %d did not end within %.0f s of SIGTERM and is killed", pid, grace)
         os.kill(pid, signal.SIGKILL)
         await ended
