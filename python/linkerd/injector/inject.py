@@ -23,7 +23,7 @@ from linkerd.injector.settings import ProxySettings, Settings
 
 Object = dict[str, Any]
 
-_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _OTHER_SIDECARS = ("istio-proxy", "gloo-proxy", "envoy", "envoy-sidecar")
 
 
@@ -184,9 +184,9 @@ def _add_metadata(
     }
     if placement.tap:
         added[names.TAP_ENABLED] = "true"
-    if _DEFAULT_CONTAINER not in own:
+    if DEFAULT_CONTAINER not in own:
         # `kubectl logs` and `kubectl exec` without -c reach the application.
-        added[_DEFAULT_CONTAINER] = _application(pod["spec"])
+        added[DEFAULT_CONTAINER] = _application(pod["spec"])
     metadata["annotations"] = own | added
     labels = {"linkerd.io/control-plane-ns": settings.control_plane_namespace, "linkerd.io/workload-ns": namespace}
     if owner.kind:

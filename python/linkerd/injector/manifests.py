@@ -9,7 +9,7 @@ from typing import Any
 
 from linkerd.injector import annotations as names
 from linkerd.injector.containers import DEBUG, INIT, PROXY, volumes
-from linkerd.injector.inject import Owner, Reason, inject
+from linkerd.injector.inject import DEFAULT_CONTAINER, Owner, Reason, inject
 from linkerd.injector.settings import Settings
 
 Object = dict[str, Any]
@@ -170,6 +170,8 @@ def _keep(spec: Object, key: str, wanted: Callable[[Object], bool]) -> None:
 def _without_ours(obj: Object) -> Object:
     changed = copy.deepcopy(obj)
     metadata = changed.get("metadata") or {}
+    if "linkerd.io/created-by" in (metadata.get("annotations") or {}):
+        metadata["annotations"].pop(DEFAULT_CONTAINER, None)
     for key in ("annotations", "labels"):
         if key not in metadata:
             continue

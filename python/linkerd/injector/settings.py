@@ -14,6 +14,9 @@ from linkerd import VERSION
 
 Values = Mapping[str, Any]
 
+OPAQUE_PORTS = "25,587,3306,4444,5432,6379,9300,11211"
+"""Of protocols in which the server speaks first, or which are better not looked into."""
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -59,7 +62,7 @@ class ProxySettings:
     ignored_inbound_ports: str = "4567,4568"
     ignored_outbound_ports: str = "4567,4568"
     skip_subnets: str = ""
-    opaque_ports: str = "25,587,3306,4444,5432,6379,9300,11211"
+    opaque_ports: str = OPAQUE_PORTS
     uid: int = 2102
     gid: int = -1
     log_level: str = "warn,linkerd=info,hickory=error"
@@ -149,7 +152,7 @@ def _proxy_from_values(values: Values) -> ProxySettings:
         ignored_inbound_ports=str(init.get("ignoreInboundPorts", "4567,4568")),
         ignored_outbound_ports=str(init.get("ignoreOutboundPorts", "4567,4568")),
         skip_subnets=str(init.get("skipSubnets") or ""),
-        opaque_ports=str(proxy.get("opaquePorts", ProxySettings.opaque_ports)),
+        opaque_ports=str(proxy.get("opaquePorts", OPAQUE_PORTS)),
         uid=int(proxy.get("uid", 2102)),
         gid=int(proxy.get("gid", -1)),
         log_level=proxy.get("logLevel") or "warn,linkerd=info,hickory=error",

@@ -181,9 +181,13 @@ def _one_of(values: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> N
         raise ValuesError(f"{name} `{values[name]}`: one of {', '.join(allowed)} is wanted")
 
 
+_FREE = ("nodeSelector",)
+"""Mappings whose keys are the user's."""
+
+
 def _unknown(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
     for key, value in values.items():
         if key not in defaults:
             yield prefix + key
-        elif isinstance(value, Mapping) and isinstance(defaults[key], Mapping) and defaults[key]:
+        elif isinstance(value, Mapping) and isinstance(defaults[key], Mapping) and defaults[key] and key not in _FREE:
             yield from _unknown(value, defaults[key], f"{prefix}{key}.")

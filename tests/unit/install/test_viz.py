@@ -1,0 +1,47 @@
+"""The manifests of viz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from linkerd.cli.output.documents import yaml_text
+from linkerd.cli.rendering import complete_values
+from linkerd.install.certificates import ServerCertificate
+from linkerd.install.values import merged
+from linkerd.install.viz import VizInstallation, render
+from support.golden import check_golden
+
+GOLDENS = Path(__file__).parent / "goldens"
+TAP = ServerCertificate("CERT\n", "KEY\n", "CA\n")
+
+
+def documents(**given):
+    values = complete_values(merged({"linkerdVersion": "stable-9.9.9"}, given), "viz_values.yaml")
+    return render(VizInstallation("linkerd-viz", values, TAP))
+
+
+def names(found, kind):
+    return [d["metadata"]["name"] for d in found if d["kind"] == kind]
+
+
+def test_the_manifests():
+    check_golden(GOLDENS / "viz.yaml", "".join("---\n" + yaml_text(document) for document in documents()))
+
+
+def test_a_prometheus_of_the_users_takes_the_place_of_ours():
+    found = documents(prometheusUrl="http://mine:9090")
+    assert names(found, "Deployment") == ["metrics-api", "tap"]
+    assert found[0]["metadata"]["annotations"]["viz.linkerd.io/external-prometheus"] == "http://mine:9090"
+    container = next(d for d in found if d["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert "--prometheus-url=http://mine:9090" in container["args"]
+
+
+def test_the_scrape_timeout_is_never_longer_than_the_interval():
+    def config(interval):
+        found = documents(prometheus={"scrapeInterval": interval})
+        data = next(d for d in found if d["metadata"]["name"] == "prometheus-config")["data"]
+        return yaml.safe_load(data["prometheus.yml"])["global"]
+
+    assert config("5s") == {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "5s"}
+    assert config("30s")["scrape_timeout"] == "10s"
