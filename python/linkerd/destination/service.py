@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 _SYNC_TIMEOUT = 20.0
 """Seconds that a subscriber waits for us to know the cluster, before it is told to come back."""
 
+_NAMED = 5
+"""Endpoints that a log line names; it counts the others."""
+
 Code = grpc.StatusCode
 
 
@@ -82,7 +85,22 @@ class Endpoints:
             exists = self.table.exists
             made = updates(before, self.endpoints, labels=self.labels, zone=self.zone, exists=exists)
             found = self._messages[key] = tuple(update.SerializeToString() for update in made)
+            if told is not None:
+                self._log_difference(told)
         return found
+
+    def _log_difference(self, told: Endpoints) -> None:
+        """Once per change, however many subscribers hear of it."""
+        before, now = told.endpoints, self.endpoints
+        log.info(
+            "endpoints changed",
+            extra=fields(
+                service=f"{self.labels['namespace']}/{self.labels['service']}",
+                added=_names(e for address, e in now.items() if before.get(address) != e),
+                removed=_names(e for address, e in before.items() if address not in now),
+                total=len(now),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +294,11 @@ async def _send_profiles(subscription: Subscription[_EncodedProfile], subscriber
                 metrics.LAG.observe(time.monotonic() - current.made)
             told = current.message
         await subscription.changed()
+
+
+def _names(endpoints: Iterable[Endpoint]) -> str:
+    found = [f"{e.pod[1] if e.pod else e.ip}:{e.port}" for e in endpoints]
+    return ",".join(found[:_NAMED]) + (f",+{len(found) - _NAMED}" if len(found) > _NAMED else "")
 
 
 def _log_failure(key: object, error: Exception) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,9 @@ from linkerd.k8s.resources import (
     Resource,
 )
 from linkerd.k8s.watching import follow
+from linkerd.kit.logging import fields
+
+log = logging.getLogger(__name__)
 
 _OLD_TRAFFIC_SPLITS = Resource("split.smi-spec.io", "v1alpha1", "trafficsplits", "TrafficSplit")
 
@@ -58,6 +63,7 @@ class ClusterWatch:
         self._client = client
         self._index = index
         self._waiting = {watch.resource.plural for watch in _WATCHES}
+        self._began = time.monotonic()
         self.synced = asyncio.Event()
 
     def missing(self) -> list[str]:
@@ -78,6 +84,7 @@ class ClusterWatch:
                 self._waiting.discard(watch.resource.plural)
                 if not self._waiting:
                     self.synced.set()
+                    log.info("the cluster is known", extra=fields(seconds=round(time.monotonic() - self._began, 3)))
                 continue
             events.inc()
             put = self._index.apply if change.type == "applied" else self._index.remove

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +32,7 @@ from linkerd.k8s.resources import (
     Resource,
 )
 from linkerd.k8s.watching import follow
+from linkerd.kit.logging import fields
 from linkerd.policy import metrics
 from linkerd.policy.index import Index, Source
 from linkerd.policy.parsing import (
@@ -42,6 +45,8 @@ from linkerd.policy.parsing import (
     parse_server,
     parse_server_authorization,
 )
+
+log = logging.getLogger(__name__)
 
 _GATEWAY_TLS_ROUTES = Resource("gateway.networking.k8s.io", "v1alpha2", "tlsroutes", "TLSRoute")
 _GATEWAY_TCP_ROUTES = Resource("gateway.networking.k8s.io", "v1alpha2", "tcproutes", "TCPRoute")
@@ -87,6 +92,7 @@ class ClusterWatch:
         self._index = index
         self._watches = _watches(index.settings.trust_domain)
         self._waiting = {watch.name for watch in self._watches}
+        self._began = time.monotonic()
         self.synced = asyncio.Event()
 
     def missing(self) -> list[str]:
@@ -111,6 +117,7 @@ class ClusterWatch:
                 self._waiting.discard(watch.name)
                 if not self._waiting:
                     self.synced.set()
+                    log.info("the cluster is known", extra=fields(seconds=round(time.monotonic() - self._began, 3)))
                 continue
             events.inc()
             put = self._index.apply if change.type == "applied" else self._index.remove

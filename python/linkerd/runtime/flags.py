@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
+from linkerd import VERSION
 from linkerd.core.ports import PortSet, parse_port_set
 from linkerd.kit import logging as kit_logging
 from linkerd.kit.durations import parse_duration
+
+log = logging.getLogger(__name__)
 
 CLUSTER_NETWORKS = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fd00::/8"
 OPAQUE_PORTS = "25,587,3306,4444,5432,6379,9300,11211"
@@ -26,6 +30,7 @@ def parse(flags: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Names
     """The values, with the log already set up. Exits with status 2 for a wrong flag, as argparse does."""
     values = flags.parse_args(argv)
     kit_logging.configure(values.log_level)
+    log.info("starting", extra=kit_logging.fields(component=flags.prog.split()[-1], version=VERSION))
     return values
 
 
