@@ -305,8 +305,9 @@ class Index:
             return Table(exists=False), sources
         if service.type == "ExternalName":
             return Table(exists=True, external=True), sources
-        candidates = self._candidates(service, authority)
-        return Table(True, local_only=service.local_only, candidates=tuple(candidates)), sources
+        candidates = tuple(self._candidates(service, authority))
+        sources |= {("node", c.node) for c in candidates}
+        return Table(True, local_only=service.local_only, candidates=candidates), sources
 
     def profile(self, target: AddressAuthority | ServiceAuthority, client_ns: str) -> tuple[Profile, set[Source]]:
         """How to treat what was looked up. Raises Ambiguous."""
@@ -396,7 +397,7 @@ class Index:
         pod, pod_port = self._pod_at(ip, port)
         if pod is None:
             return EndpointProfile(Endpoint(ip, port)), sources
-        sources |= {("servers", pod.namespace), ("namespace", pod.namespace)}
+        sources |= {("servers", pod.namespace), ("namespace", pod.namespace), ("node", pod.node)}
         own = ip if ip in pod.ips else pod.ips[0]
         return self._profile_of_pod(pod, own, pod_port), sources
 
