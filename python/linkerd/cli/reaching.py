@@ -84,13 +84,9 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 async def channel(
     ctx: Context, client: Client, namespace: str, deployment: str, port: int, *, pod: str = ""
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """gRPC to a port of a deployment's pod (of `pod`, if given), or to `--api-addr`. Raises UserError, ApiError."""
+    """gRPC to a port of a deployment's pod (of `pod`, if given). Raises UserError, ApiError."""
     from linkerd.k8s.portforward import listen
 
-    if ctx.api_addr:
-        async with _open(ctx.api_addr) as opened:
-            yield opened
-        return
     chosen = pod or await running_pod(client, namespace, deployment)
     async with listen(client, namespace, chosen, port) as listener, _open(f"127.0.0.1:{listener.port}") as opened:
         yield opened
@@ -105,12 +101,16 @@ def _open(address: str) -> grpc.aio.Channel:
 
 @asynccontextmanager
 async def metrics_api(ctx: Context) -> AsyncIterator[Any]:
-    """The stub of the metrics API. Raises UserError when viz is not there."""
-    async with ctx.client() as client:
-        namespace = "" if ctx.api_addr else await viz_namespace(ctx, client)
-        async with channel(ctx, client, namespace, "metrics-api", 8085) as opened:
-            from linkerd.proto.viz_pb2_grpc import ApiStub
+    """The stub of the metrics API, at `--api-addr` if given. Raises UserError when viz is not there."""
+    from linkerd.proto.viz_pb2_grpc import ApiStub
 
+    if ctx.api_addr:
+        async with _open(ctx.api_addr) as opened:
+            yield ApiStub(opened)
+        return
+    async with ctx.client() as client:
+        namespace = await viz_namespace(ctx, client)
+        async with channel(ctx, client, namespace, "metrics-api", 8085) as opened:
             yield ApiStub(opened)
 
 

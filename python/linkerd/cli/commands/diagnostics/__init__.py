@@ -9,6 +9,8 @@ _HERE = "linkerd.cli.commands.diagnostics"
 TABLE = {
     "endpoints": Entry(f"{_HERE}.endpoints", "The endpoints that the destination service knows"),
     "ep": Entry(f"{_HERE}.endpoints", "", alias_of="endpoints"),
+    "policy": Entry(f"{_HERE}.policy", "The inbound policy of a pod, the outbound policy of a service"),
+    "profile": Entry(f"{_HERE}.profile", "What the destination service tells of an address"),
     "proxy-metrics": Entry(f"{_HERE}.proxy_metrics", "The metrics of proxies, as they expose them"),
 }
 
