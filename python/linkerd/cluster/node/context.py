@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable
@@ -93,7 +94,7 @@ def prepare_directories(settings: Settings) -> None:
     pods = settings.state_dir / "pods"
     pods.mkdir(parents=True, exist_ok=True)
     pods.chmod(0o711)
-    if not os.path.ismount(pods):
+    if str(pods) not in _mounts_below(pods):  # os.path.ismount() does not see a bind within one file system
         syscalls.mount(str(pods), str(pods), flags=syscalls.MS_BIND)
     memory = pods / ".memory"
     memory.mkdir(exist_ok=True)
@@ -108,8 +109,17 @@ def remove_strangers(pods: Path, uids: Iterable[str]) -> None:
     for path in pods.iterdir():
         if path.name != ".memory" and path.name not in known:
             for mount in sorted(_mounts_below(path), reverse=True):
-                syscalls.unmount(mount)
+                detach(mount)
             shutil.rmtree(path, ignore_errors=True)
+
+
+def detach(path: str) -> None:
+    """Unmount what is there; that nothing is there (any more) is fine."""
+    try:
+        syscalls.unmount(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
 
 
 def _mounts_below(path: Path) -> list[str]:

@@ -161,7 +161,7 @@ class NodeRuntime:
             raise api.NotRunning(f"container {container} in pod {namespace}/{pod} is not running")
         if run.child.master is not None:
             return _attach_terminal(run, run.child.master, stdin=stdin and bool(target.spec.get("stdin")))
-        return _attach_pipes(run, stdin=stdin)
+        return _attach_pipes(run, stdin=stdin, once=bool(target.spec.get("stdinOnce")))
 
     async def dial(self, namespace: str, pod: str, port: int, *, uid: str | None = None) -> socket.socket:
         """See `api.Runtime`."""
@@ -258,13 +258,17 @@ def _failed_exec(error: SpawnError, program: str, ours: dict[str, int], *, tty: 
     return FailedExec(stdout=empty, stderr=reading, code=code)
 
 
-def _attach_pipes(run: Run, *, stdin: bool) -> AttachedProcess:
+def _attach_pipes(run: Run, *, stdin: bool, once: bool) -> AttachedProcess:
     reading, writing = {}, {}
     for name in ("stdout", "stderr"):
         reading[name], writing[name] = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         fcntl.fcntl(writing[name], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     _forward_output(run, writing)
-    own_stdin = os.dup(run.stdin) if stdin and run.stdin is not None else None
+    own_stdin = run.stdin if stdin else None
+    if own_stdin is not None and once:
+        run.stdin = None  # the end of this client's input is the end of the container's
+    elif own_stdin is not None:
+        own_stdin = os.dup(own_stdin)
     return AttachedProcess(own_stdin, reading["stdout"], reading["stderr"], run=run)
 
 
