@@ -118,7 +118,7 @@ async def _run(ctx: Context, categories: Iterable[Category], cluster: Cluster | 
 
 async def core_categories(cluster: Cluster, client: Client, *, proxy: bool, namespace: str | None) -> list[Category]:
     """Those of `check` and `check --proxy`, without extensions."""
-    wanted = crds.newest_versions()
+    wanted = crds.VERSIONS
     found = [
         control_plane.existence(cluster),
         control_plane.configuration(cluster, wanted),
@@ -141,7 +141,7 @@ async def core_categories(cluster: Cluster, client: Client, *, proxy: bool, name
 
 
 def definition_categories(cluster: Cluster) -> list[Category]:
-    check = control_plane.definitions(cluster, crds.newest_versions(), retry=True)
+    check = control_plane.definitions(cluster, crds.VERSIONS, retry=True)
     return [Category("linkerd-crd", [check])]
 
 

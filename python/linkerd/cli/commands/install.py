@@ -194,7 +194,7 @@ async def _check_cluster(ctx: Context) -> None:
 
     async with ctx.client() as client:
         present = {item["metadata"]["name"] for item in await client.list(CUSTOM_RESOURCE_DEFINITIONS)}
-        if any(name not in present for name in crds.NAMES):
+        if any(name not in present for name in crds.VERSIONS):
             raise UserError(
                 "Linkerd CRDs must be installed first.", "run `linkerd install --crds | kubectl apply -f -`"
             )
