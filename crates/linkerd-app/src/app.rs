@@ -6,7 +6,7 @@ use crate::{
     log::LogLevel,
     serve::accept,
 };
-use linkerd_control::{Control, Target};
+use linkerd_control::{Control, PolicyAnswer, Target};
 use linkerd_http::h1;
 use linkerd_inbound::Inbound;
 use linkerd_metrics::Registry;
@@ -310,6 +310,20 @@ struct Parts {
     tap: linkerd_tap::Registry,
 }
 
+impl linkerd_outbound::Discover for Discovery {
+    fn profile(&self, target: Target) -> watch::Receiver<Option<Arc<Profile>>> {
+        self.0.profile(target)
+    }
+
+    fn outbound_policy(&self, target: Target) -> watch::Receiver<Option<PolicyAnswer>> {
+        self.0.outbound_policy(target)
+    }
+
+    fn endpoints(&self, authority: &Arc<str>) -> watch::Receiver<Option<Arc<EndpointSet>>> {
+        self.0.endpoints(authority)
+    }
+}
+
 fn new_inbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Inbound> {
     let proxy = &config.inbound;
     let specific = &config.inbound_specific;
@@ -334,6 +348,32 @@ fn new_inbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Inbound
         tap: parts.tap.clone(),
     };
     Inbound::new(settings, deps)
+}
+
+fn new_outbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Outbound> {
+    let proxy = &config.outbound;
+    let settings = linkerd_outbound::Config {
+        inbound_port,
+        inbound_ips: config.inbound_specific.ips.iter().copied().collect(),
+        connect: proxy.connect,
+        reconnect: proxy.connect_backoff,
+        pool: pool(proxy),
+        http1_server: h1::ServerParams::default(),
+        http2_server: proxy.http2_server.clone(),
+        http2_client: proxy.http2_client.clone(),
+        max_in_flight: proxy.max_in_flight,
+        queue: proxy.queue,
+        failfast: proxy.failfast_timeout,
+        discovery_idle_timeout: proxy.discovery_idle,
+        informational_headers: !config.outbound_specific.hide_informational_headers,
+    };
+    let deps = linkerd_outbound::Deps {
+        discover: parts.discovery.clone(),
+        credentials: parts.credentials.clone(),
+        metrics: parts.metrics.clone(),
+        tap: parts.tap.clone(),
+    };
+    Outbound::new(settings, deps)
 }
 
 fn pool(proxy: &ProxyConfig) -> h1::PoolParams {

@@ -62,6 +62,8 @@ pub struct ProxyConfig {
     pub connect: ConnectParams,
     pub connect_backoff: Backoff,
     pub detect_timeout: Duration,
+    /// How many requests may wait for an endpoint.
+    pub queue: usize,
     pub failfast_timeout: Duration,
     pub max_in_flight: usize,
     pub pool_max_idle: usize,
@@ -358,6 +360,7 @@ fn proxy(env: &Env<'_>, direction: &str, listen: SocketAddr, defaults: &Defaults
         },
         connect_backoff: backoff(env, direction, defaults.backoff_max),
         detect_timeout: duration("DETECT_TIMEOUT").unwrap_or(Duration::from_secs(10)),
+        queue: env.get(&format!("{direction}_HTTP_QUEUE_CAPACITY"), parse::number).unwrap_or(10_000),
         failfast_timeout: duration("HTTP_FAILFAST_TIMEOUT").unwrap_or(defaults.failfast),
         max_in_flight: env.get(&format!("{direction}_MAX_IN_FLIGHT"), parse::number).unwrap_or(100_000),
         pool_max_idle: env.get(defaults.max_idle, parse::number).unwrap_or(10_000),

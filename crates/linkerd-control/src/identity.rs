@@ -10,7 +10,7 @@ use linkerd_tls::{Certificate, CredentialsStore, InvalidAnchors, InvalidCertific
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{fs, time};
+use tokio::time;
 
 /// Numbers for metrics. Times are seconds since 1970; 0: never.
 #[derive(Debug, Default)]
@@ -115,7 +115,7 @@ async fn certify(
     store: &Arc<CredentialsStore>,
     anchors: &mut TrustAnchors,
 ) -> Result<SystemTime, CertifyError> {
-    let token = read_token(&config.token_file).await?;
+    let token = read_token(&config.token_file)?;
     let id = store.credentials().local_id().clone();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let request = CertifyRequest {
@@ -131,10 +131,10 @@ async fn certify(
         .await
         .map_err(|_| CertifyError::Timeout(CERTIFY_TIMEOUT))??
         .into_inner();
-    publish(config, store, anchors, response, &key).await
+    publish(config, store, anchors, response, &key)
 }
 
-async fn publish(
+fn publish(
     config: &IdentityConfig,
     store: &CredentialsStore,
     anchors: &mut TrustAnchors,
@@ -156,7 +156,7 @@ async fn publish(
     let pem = pem(&chain);
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     store.publish(Certificate { chain, key, valid_until }, anchors.clone())?;
-    if let Err(error) = write_atomically(&config.directory, CERTIFICATE_FILE, &pem).await {
+    if let Err(error) = write_atomically(&config.directory, CERTIFICATE_FILE, &pem) {
         tracing::warn!(%error, directory = %config.directory.display(), "cannot write {CERTIFICATE_FILE}");
     }
     Ok(valid_until)
@@ -179,16 +179,17 @@ fn signing_request(id: &Id, key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
     Ok(params.serialize_request(key)?.der().to_vec())
 }
 
-async fn read_token(path: &Path) -> Result<Vec<u8>, CertifyError> {
-    let token = fs::read(path).await.map_err(|error| CertifyError::Token(path.into(), error))?;
+/// Files are read and written in place: they lie in memory, and a thread for them would cost more than they do.
+fn read_token(path: &Path) -> Result<Vec<u8>, CertifyError> {
+    let token = fs::read(path).map_err(|error| CertifyError::Token(path.into(), error))?;
     if token.is_empty() { Err(CertifyError::EmptyToken(path.into())) } else { Ok(token) }
 }
 
 /// Whoever reads the file sees the old or the new one, never a part.
-async fn write_atomically(directory: &Path, name: &str, contents: &str) -> io::Result<()> {
+fn write_atomically(directory: &Path, name: &str, contents: &str) -> io::Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
-    fs::write(&temporary, contents).await?;
-    fs::rename(&temporary, directory.join(name)).await
+    fs::write(&temporary, contents)?;
+    fs::rename(&temporary, directory.join(name))
 }
 
 fn pem(chain: &[CertificateDer<'_>]) -> String {

@@ -1,0 +1,77 @@
+//! A certificate authority with one self-signed root.
+
+use linkerd_policy::Id;
+use linkerd_tls::{Certificate, Credentials, CredentialsStore, TrustAnchors};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, SanType,
+};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
+use std::time::{Duration, SystemTime};
+
+#[derive(Debug)]
+pub struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Default for Ca {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ca {
+    #[must_use]
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    #[must_use]
+    pub fn anchors(&self) -> TrustAnchors {
+        TrustAnchors::from_pem(&self.pem).unwrap()
+    }
+
+    /// Signs whatever a proxy asks for; `None` when the request cannot be read.
+    #[must_use]
+    pub fn sign(&self, request: &[u8]) -> Option<CertificateDer<'static>> {
+        let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request)).ok()?;
+        request.params.extended_key_usages = both_usages();
+        Some(request.signed_by(&self.issuer).ok()?.into())
+    }
+
+    /// A leaf with a key of its own.
+    #[must_use]
+    pub fn issue(&self, name: &str) -> Certificate {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+        params.extended_key_usages = both_usages();
+        let key = KeyPair::generate().unwrap();
+        Certificate {
+            chain: vec![params.signed_by(&key, &self.issuer).unwrap().into()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            valid_until: SystemTime::now() + Duration::from_secs(3600),
+        }
+    }
+
+    /// A peer of the mesh that is not a proxy.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Credentials {
+        let store = CredentialsStore::new(Id::dns(name).unwrap(), name.into());
+        store.publish(self.issue(name), self.anchors()).unwrap();
+        store.credentials()
+    }
+}
+
+fn both_usages() -> Vec<ExtendedKeyUsagePurpose> {
+    vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+}
