@@ -187,7 +187,7 @@ def proxy_configuration(settings: Settings) -> Mapping[str, object]:
 
 def node_agent(settings: Settings) -> Component:
     argv = (sys.executable, "-P", "-m", "linkerd.cluster.node.agent", "--config", str(settings.run / "agent.json"))
-    return Component("node-agent", argv)
+    return Component("node-agent", argv, grace=3.0)
 
 
 def agent_configuration(settings: Settings) -> Mapping[str, object]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from linkerd.cluster.engine import settings
 from linkerd.cluster.node import syscalls
 
+_MS_SLAVE = 1 << 19
+
 _SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     # Pods are reached by /32 routes over veth pairs and answer from the same: strict reverse-path checks only get in
@@ -31,9 +33,13 @@ kube-proxy's rules get to see the packet."""
 
 
 def set_up_mounts() -> None:
-    """A mount tree of our own, in which /proc shows our own processes."""
+    """A mount tree of our own, in which /proc shows our own processes.
+
+    Nothing that is mounted here is seen by the host. What the host unmounts goes from here too: else a disk would
+    stay busy for as long as the cluster runs.
+    """
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount("", "/", flags=syscalls.MS_REC | _MS_SLAVE)
     syscalls.mount("proc", "/proc", "proc", flags=flags)
 
 

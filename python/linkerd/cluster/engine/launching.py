@@ -5,6 +5,7 @@ Nothing is left on the host but files in the state directory: the namespaces bel
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -127,6 +128,7 @@ def _become_first(arguments: str, inherited: tuple[int, ...], log_fd: int) -> No
         null = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, null), (1, log_fd), (2, log_fd)):
             os.dup2(source, target)
+        _close_all_but({0, 1, 2, *inherited})
         for descriptor in inherited:
             os.set_inheritable(descriptor, True)
         argv = [sys.executable, "-P", "-m", "linkerd.cluster.engine.init", arguments]
@@ -135,6 +137,17 @@ def _become_first(arguments: str, inherited: tuple[int, ...], log_fd: int) -> No
         os.write(2, f"{sys.executable}: {error}\n".encode())
     finally:
         os._exit(127)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Whatever our caller left open for us (a pipe of `make`, say) would never end while the cluster runs."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError as error:
+                if error.errno != errno.EBADF:  # the one that listdir itself had open
+                    raise
 
 
 def _engine_log(settings: Settings) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,8 @@ from linkerd.cluster.node import syscalls
 
 LEAST_SPACE = 1 * 2**30
 """Bytes: etcd's quota is 2 GiB at most, a young cluster needs a few hundred MiB with its logs."""
+
+LEAST_KERNEL = (5, 13)
 
 PACKAGES = {"nft": "nftables", "ip": "iproute2"}
 """Programs that must be there, and the Debian package that has each."""
@@ -37,6 +40,7 @@ def check(settings: Settings, note: Callable[[str], None]) -> None:
     """Raises Missing for the first thing that is not as it must be. `note` hears of what takes long."""
     check_user(os.geteuid())
     check_built(settings.bin_dir)
+    check_kernel_version(os.uname().release)
     install_missing(note)
     check_kernel()
     check_space(settings.state_dir)
@@ -54,6 +58,14 @@ def check_built(bin_dir: Path) -> None:
     for name in PROGRAMS:
         if not (bin_dir / name).exists():
             raise Missing(f"{bin_dir / name} is not there", "build it with `make build`")
+
+
+def check_kernel_version(release: str) -> None:
+    """As kube-proxy's nftables mode does, which would refuse to run."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    if match and (int(match[1]), int(match[2])) < LEAST_KERNEL:
+        wanted = ".".join(map(str, LEAST_KERNEL))
+        raise Missing(f"the kernel is {release}; kube-proxy needs {wanted} or newer", "use a newer kernel")
 
 
 def install_missing(note: Callable[[str], None]) -> None:

@@ -26,6 +26,8 @@ from linkerd.k8s.client import Client, Object
 from linkerd.k8s.errors import ApiError, NotFound
 
 NODE_SECONDS = 60.0
+MOST_RESTARTS = 3
+"""Of the node agent during a start."""
 ADDON_SECONDS = 30.0
 TAIL_LINES = 10
 
@@ -143,7 +145,7 @@ async def _finish(config: Settings, began: float, progress: Callable[[str], None
         progress("installing CoreDNS and metrics-server")
         await _apply(client, config)
         progress("waiting for the node to be ready")
-        await _wait_node(client, began)
+        await _wait_node(client, config, began)
 
 
 async def _apply(client: Client, config: Settings) -> None:
@@ -162,15 +164,21 @@ async def _apply(client: Client, config: Settings) -> None:
         raise StartFailed("kube-apiserver", f"did not take the add-ons: {last}") from error
 
 
-async def _wait_node(client: Client, began: float) -> None:
+async def _wait_node(client: Client, config: Settings, began: float) -> None:
     try:
         async with asyncio.timeout(NODE_SECONDS):
-            while True:
-                if await _node_is_ready(client, began):
-                    return
+            while not await _node_is_ready(client, began):
+                _check_agent(config)
                 await asyncio.sleep(0.1)
     except TimeoutError as error:
         raise StartFailed("node-agent", f"did not make the node ready within {NODE_SECONDS:.0f} s") from error
+
+
+def _check_agent(config: Settings) -> None:
+    """Not worth waiting for one that dies again and again."""
+    for component in state.read_instance(config).components:
+        if component.name == "node-agent" and component.restarts >= MOST_RESTARTS:
+            raise StartFailed("node-agent", "ends again and again")
 
 
 async def _node_is_ready(client: Client, began: float) -> bool:

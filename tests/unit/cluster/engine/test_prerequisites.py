@@ -56,3 +56,9 @@ def test_without_apt_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(Missing, match="`nft` and `ip` not found") as caught:
         prerequisites.install_missing(lambda _: None)
     assert "iproute2 nftables" in caught.value.hint
+
+
+def test_a_kernel_that_kube_proxy_refuses_is_said() -> None:
+    with pytest.raises(Missing, match=r"the kernel is 5\.10\.0-28-amd64; kube-proxy needs 5\.13"):
+        prerequisites.check_kernel_version("5.10.0-28-amd64")
+    prerequisites.check_kernel_version("6.1.0-18-amd64")
