@@ -190,6 +190,12 @@ impl<E: Clone> Balancer<E> {
         }
     }
 
+    /// Chooses an endpoint that is available now, if there is one.
+    #[must_use]
+    pub fn pick_now(&self, avoid: &[SocketAddr]) -> Option<Picked<E>> {
+        self.try_pick(avoid, Instant::now()).ok()
+    }
+
     fn enqueue(&self) -> Result<Waiting<'_>, Error> {
         if self.waiting.fetch_add(1, Relaxed) >= self.params.queue {
             self.waiting.fetch_sub(1, Relaxed);

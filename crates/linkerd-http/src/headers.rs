@@ -185,6 +185,17 @@ pub fn make_origin_form(parts: &mut Parts) {
     parts.uri = Uri::from(path);
 }
 
+/// The request's target with the authority that it names.
+#[must_use]
+pub fn absolute_uri(parts: &Parts) -> Uri {
+    let mut uri = parts.uri.clone().into_parts();
+    if uri.authority.is_none() {
+        uri.authority = authority(parts).ok().flatten();
+        uri.scheme = uri.authority.is_some().then_some(Scheme::HTTP);
+    }
+    Uri::from_parts(uri).unwrap_or_else(|_| parts.uri.clone())
+}
+
 /// HTTP/2 may split cookies into several fields; HTTP/1 knows only one (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(header::COOKIE).iter();

@@ -427,6 +427,8 @@ fn respond(
     if let Some(taps) = &mut tail.taps {
         taps.response(parts.status, &parts.headers, None);
     }
+    // Only a proxy's word: the other one acts on it.
+    parts.headers.remove(headers::L5D_PROXY_ERROR);
     if client == Version::HTTP_2 {
         headers::response_to_h2(&mut parts.version, &mut parts.headers, orig);
     } else {
@@ -445,7 +447,7 @@ fn apply_http(filters: &[HttpFilter], prefix: Option<&str>, parts: &mut Parts) -
             HttpFilter::RequestHeaders(modifier) => modifier.apply(&mut parts.headers),
             HttpFilter::ResponseHeaders(_) => {}
             HttpFilter::Redirect(redirect) => {
-                let uri = absolute_uri(parts);
+                let uri = headers::absolute_uri(parts);
                 match redirect.location(&uri, prefix) {
                     Ok(location) => return Err(redirected(redirect.status, &location)),
                     Err(error) => return Err(Error::new(Cause::InvalidPolicy, error.to_string()).into()),
@@ -483,16 +485,6 @@ fn redirected(status: StatusCode, location: &http::Uri) -> Refusal {
         Ok(location) => Refusal { error, answer: Answer::Redirect(status, location) },
         Err(_) => Error::new(Cause::InvalidPolicy, "redirect to an invalid location").into(),
     }
-}
-
-/// The request's target with the authority that it names.
-fn absolute_uri(parts: &Parts) -> http::Uri {
-    let mut uri = parts.uri.clone().into_parts();
-    if uri.authority.is_none() {
-        uri.authority = headers::authority(parts).ok().flatten();
-        uri.scheme = uri.authority.is_some().then_some(http::uri::Scheme::HTTP);
-    }
-    http::Uri::from_parts(uri).unwrap_or_else(|_| parts.uri.clone())
 }
 
 fn any_route() -> RouteInfo {

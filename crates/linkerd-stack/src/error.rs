@@ -295,6 +295,15 @@ impl Error {
         self.retry
     }
 
+    /// Whether the server could not be connected to.
+    #[must_use]
+    pub const fn is_connect(&self) -> bool {
+        matches!(
+            self.cause,
+            Cause::ConnectTimeout | Cause::ConnectRefused | Cause::ConnectError | Cause::TlsHandshake
+        )
+    }
+
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail

@@ -1,0 +1,427 @@
+//! Sends a request to one of a backend's endpoints, and to another one as long as none has seen it.
+
+use crate::{
+    Outbound,
+    backend::{Backend, PickedEndpoint},
+    endpoint::{Endpoint, Ready},
+};
+use http::{Version, header, request::Parts};
+use http_body::Body as _;
+use linkerd_http::{
+    Body, Classes, End, Failed, Observe, Record, Replay, Request, Response, classify,
+    detect,
+    headers::{self, L5D_DST_CANONICAL, L5D_PROXY_CONNECTION, L5D_PROXY_ERROR},
+};
+use linkerd_metrics::{Classification, HttpSeries};
+use linkerd_policy::{Id, Labels as LabelMap};
+use linkerd_stack::{Cause, Error, Retry, Source, is_grpc};
+use linkerd_tap::{Connection as Tapped, Direction, HttpTaps, Inspect};
+use linkerd_tls::ClientTls;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::time::{Instant, timeout_at};
+
+/// A request as the application sent it, ready to be sent once or several times.
+pub(crate) struct Outgoing {
+    parts: Parts,
+    body: OutgoingBody,
+    /// Where it goes when it does not say so itself.
+    authority: http::uri::Authority,
+}
+
+enum OutgoingBody {
+    Empty,
+    Once(Option<Body>),
+    Replay(Replay),
+}
+
+/// How one request is sent.
+pub(crate) struct Dispatch<'a> {
+    pub(crate) outbound: &'a Outbound,
+    pub(crate) client: SocketAddr,
+    pub(crate) classes: &'a Classes,
+    /// Counts each attempt, besides the endpoint's own series.
+    pub(crate) actual: Option<&'a Arc<HttpSeries>>,
+    pub(crate) route_labels: &'a (dyn Fn() -> LabelMap + Sync),
+    pub(crate) required_id: Option<&'a Id>,
+    /// When the response's head must be there, and what it is called when it is not.
+    pub(crate) deadline: Option<(Instant, Cause)>,
+}
+
+/// A request that no endpoint answered.
+pub(crate) struct Unanswered {
+    pub(crate) error: Error,
+    /// Whether an endpoint's series has counted it.
+    pub(crate) counted: bool,
+}
+
+/// An endpoint's response.
+struct Answer {
+    response: Response,
+    /// Its proxy says that its application has not seen the request.
+    refused: bool,
+}
+
+/// What is done at a response's end.
+struct Tail {
+    picked: PickedEndpoint,
+    taps: Option<HttpTaps>,
+    classes: Classes,
+    status: http::StatusCode,
+    grpc_status: Option<u16>,
+}
+
+impl Outgoing {
+    /// `keep` bounds the body that can be sent again.
+    pub(crate) fn new(parts: Parts, body: Body, authority: http::uri::Authority, keep: usize) -> Self {
+        let too_large = || {
+            let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+            length.is_some_and(|n| n > keep)
+        };
+        let body = if body.is_end_stream() {
+            OutgoingBody::Empty
+        } else if too_large() || headers::is_upgrade(&parts) {
+            OutgoingBody::Once(Some(body))
+        } else {
+            OutgoingBody::Replay(Replay::new(body, keep))
+        };
+        Self { parts, body, authority }
+    }
+
+    pub(crate) const fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Sends other parts from now on; returns the former ones.
+    pub(crate) const fn replace_parts(&mut self, parts: Parts) -> Parts {
+        std::mem::replace(&mut self.parts, parts)
+    }
+
+    /// Whether all of it can be sent once more.
+    pub(crate) fn is_whole(&self) -> bool {
+        match &self.body {
+            OutgoingBody::Empty => true,
+            OutgoingBody::Once(body) => body.is_some(),
+            OutgoingBody::Replay(replay) => replay.is_whole(),
+        }
+    }
+
+    fn request(&mut self) -> Request {
+        let body = match &mut self.body {
+            OutgoingBody::Empty => Body::empty(),
+            OutgoingBody::Once(body) => body.take().unwrap_or_default(),
+            OutgoingBody::Replay(replay) => replay.body(),
+        };
+        Request::from_parts(self.parts.clone(), body)
+    }
+
+    /// Takes back the body of a request of which nothing was sent.
+    fn unsent(&mut self, request: Request) {
+        if let OutgoingBody::Once(body) = &mut self.body {
+            *body = Some(request.into_body());
+        }
+    }
+}
+
+impl Dispatch<'_> {
+    /// Waits for an endpoint and sends the request. While no server has seen it, further endpoints are tried.
+    pub(crate) async fn send(&self, backend: &Backend, out: &mut Outgoing) -> Result<Response, Unanswered> {
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        let mut picked = self.pick(backend).await?;
+        let mut counted = false;
+        loop {
+            let addr = picked.addr();
+            let outcome = self.attempt(picked, out).await;
+            counted |= outcome.as_ref().map_or_else(|e| e.counted, |_| true);
+            let unsent = match &outcome {
+                Ok(answer) => answer.refused,
+                Err(unanswered) => unanswered.error.retry() == Retry::Unsent,
+            };
+            tried.push(addr);
+            let another = (unsent && out.is_whole() && tried.len() <= MAX_FAILOVERS)
+                .then(|| backend.pick_now(&tried))
+                .flatten();
+            match another {
+                Some(next) => picked = next,
+                None => {
+                    return match outcome {
+                        Ok(answer) => Ok(answer.response),
+                        Err(Unanswered { error, .. }) => {
+                            Err(Unanswered { error: error.within(&backend.name), counted })
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    async fn pick(&self, backend: &Backend) -> Result<PickedEndpoint, Unanswered> {
+        let picked = match self.deadline {
+            None => backend.pick(&[]).await,
+            Some((at, cause)) => match timeout_at(at, backend.pick(&[])).await {
+                Ok(picked) => picked,
+                Err(_) => Err(Error::new(cause, "timed out waiting for an endpoint").within(&backend.name)),
+            },
+        };
+        picked.map_err(|error| Unanswered { error, counted: false })
+    }
+
+    async fn attempt(&self, mut picked: PickedEndpoint, out: &mut Outgoing) -> Result<Answer, Unanswered> {
+        let endpoint = picked.endpoint().clone();
+        self.check_identity(&endpoint)?;
+        let upgrade = headers::is_upgrade(&out.parts);
+        let over_h2 = out.parts.version == Version::HTTP_2 || (endpoint.upgrades() && !upgrade);
+        let version = if over_h2 { detect::Version::Http2 } else { detect::Version::Http1 };
+        let mut begun: Option<(Record, Option<HttpTaps>)> = None;
+        let request = out.request();
+        let mut request = prepare(request, out, &endpoint, over_h2, upgrade)?;
+        let started = std::time::Instant::now();
+        for _ in 0..STALE_ATTEMPTS {
+            let ready = match self.connect(&endpoint, version).await {
+                Ok(ready) => ready,
+                Err(error) => {
+                    if error.is_connect() {
+                        picked.unreachable();
+                    }
+                    out.unsent(request);
+                    return Err(give_up(begun, error.unsent()));
+                }
+            };
+            picked.connected();
+            let may_be_stale = ready.may_be_stale();
+            let (record, taps) = match begun.take() {
+                Some(begun) => begun,
+                None => self.begin(&endpoint, out, started),
+            };
+            let request_taps = match &taps {
+                Some(taps) => observe_request(request, taps),
+                None => request,
+            };
+            match self.exchange(ready, request_taps).await {
+                Ok(response) => {
+                    picked.answered(started.elapsed());
+                    return Ok(self.respond(response, &endpoint, record, taps, picked));
+                }
+                Err(Failed { request: Some(unsent), .. }) if may_be_stale => {
+                    request = *unsent;
+                    begun = Some((record, taps));
+                }
+                Err(Failed { error, request }) => {
+                    if let Some(unsent) = request {
+                        out.unsent(*unsent);
+                    }
+                    if error.cause().source() == Source::Upstream && error.retry() != Retry::Unsent {
+                        picked.classified(false);
+                    }
+                    return Err(give_up(Some((record, taps)), error));
+                }
+            }
+        }
+        out.unsent(request);
+        let error = Error::new(Cause::UpstreamClosed, "endpoint closes each connection at once").unsent();
+        Err(give_up(begun, error))
+    }
+
+    async fn connect(&self, endpoint: &Endpoint, version: detect::Version) -> Result<Ready, Error> {
+        match self.deadline {
+            None => endpoint.ready(version).await,
+            Some((at, cause)) => match timeout_at(at, endpoint.ready(version)).await {
+                Ok(ready) => ready,
+                Err(_) => Err(Error::new(cause, "timed out while connecting")),
+            },
+        }
+    }
+
+    async fn exchange(&self, ready: Ready, request: Request) -> Result<Response, Failed> {
+        let Some((at, cause)) = self.deadline else {
+            return ready.send(request).await;
+        };
+        match timeout_at(at, ready.send(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failed::new(Error::new(cause, "HTTP response timeout"))),
+        }
+    }
+
+    fn check_identity(&self, endpoint: &Endpoint) -> Result<(), Unanswered> {
+        let Some(required) = self.required_id else { return Ok(()) };
+        let found = match &endpoint.tls {
+            ClientTls::Established { server_id } if server_id == required => return Ok(()),
+            ClientTls::Established { server_id } => server_id.as_str(),
+            ClientTls::None(_) => "none",
+        };
+        let error = Error::new(Cause::IdentityRequired, format!("required id {required}, found {found}"));
+        Err(Unanswered { error, counted: false })
+    }
+
+    fn begin(
+        &self,
+        endpoint: &Endpoint,
+        out: &Outgoing,
+        started: std::time::Instant,
+    ) -> (Record, Option<HttpTaps>) {
+        let mut series = vec![endpoint.series.clone()];
+        series.extend(self.actual.cloned());
+        let taps = self.taps(endpoint, &out.parts);
+        (Record::begin(series, self.classes.clone(), started), taps)
+    }
+
+    fn taps(&self, endpoint: &Endpoint, parts: &Parts) -> Option<HttpTaps> {
+        if !self.outbound.tap.is_active() {
+            return None;
+        }
+        self.outbound.tap.request(&Inspect {
+            connection: tapped(self.client, endpoint),
+            route_labels: (self.route_labels)(),
+            parts,
+        })
+    }
+
+    /// Follows a response to its end.
+    fn respond(
+        &self,
+        response: Response,
+        endpoint: &Endpoint,
+        record: Record,
+        mut taps: Option<HttpTaps>,
+        picked: PickedEndpoint,
+    ) -> Answer {
+        let mut response = record.follow(response);
+        let (status, map) = (response.status(), response.headers());
+        let by_proxy = made_by_proxy(endpoint, &response);
+        if let Some(taps) = &mut taps {
+            taps.response(status, map, by_proxy);
+        }
+        let grpc_status = is_grpc(map).then(|| classify::grpc_status(map)).flatten();
+        response.headers_mut().remove(L5D_PROXY_CONNECTION);
+        if by_proxy.is_none() || !self.outbound.config.informational_headers {
+            response.headers_mut().remove(L5D_PROXY_ERROR);
+        }
+        let tail = Tail { picked, taps, classes: self.classes.clone(), status, grpc_status };
+        Answer {
+            response: response.map(|body| body.observe(tail)),
+            refused: by_proxy.is_some_and(is_before_application),
+        }
+    }
+}
+
+/// What a tap shows of a connection to an endpoint.
+pub(crate) fn tapped(client: SocketAddr, endpoint: &Endpoint) -> Tapped {
+    let mut server_labels = (*endpoint.spec.labels).clone();
+    let mut label = |k: &str, v: &str| server_labels.insert(k.to_owned(), v.to_owned());
+    match &endpoint.tls {
+        ClientTls::Established { server_id } => {
+            label("tls", "true");
+            label("server_id", server_id.as_str());
+        }
+        ClientTls::None(reason) => {
+            label("tls", "no_identity");
+            label("no_tls_reason", reason.as_str());
+        }
+    }
+    Tapped {
+        direction: Direction::Outbound,
+        client,
+        client_labels: LabelMap::new(),
+        server: endpoint.spec.addr,
+        server_labels,
+    }
+}
+
+fn observe_request(request: Request, taps: &HttpTaps) -> Request {
+    request.map(|body| body.observe(taps.request_body()))
+}
+
+/// Ends what an attempt has begun.
+fn give_up(begun: Option<(Record, Option<HttpTaps>)>, error: Error) -> Unanswered {
+    let counted = begun.is_some();
+    if let Some((record, taps)) = begun {
+        record.reset(&error);
+        if let Some(mut taps) = taps {
+            taps.end(End::Failed(&error));
+        }
+    }
+    Unanswered { error, counted }
+}
+
+/// Gives a request the form that the endpoint takes.
+fn prepare(
+    request: Request,
+    out: &Outgoing,
+    endpoint: &Endpoint,
+    over_h2: bool,
+    upgrade: bool,
+) -> Result<Request, Unanswered> {
+    let (mut parts, body) = request.into_parts();
+    let mut authority = out.authority.clone();
+    if let Some(forced) = endpoint.spec.authority_override.as_deref().and_then(|a| a.parse().ok()) {
+        authority = forced;
+        parts.headers.remove(header::HOST);
+        parts.headers.remove(L5D_DST_CANONICAL);
+        parts.uri = http::Uri::from(parts.uri.path_and_query().cloned().unwrap_or_else(|| {
+            http::uri::PathAndQuery::from_static("/")
+        }));
+    }
+    let result = if parts.version == Version::HTTP_2 {
+        headers::make_h2(&mut parts, authority)
+    } else if over_h2 {
+        headers::upgrade_to_h2(&mut parts, authority)
+    } else {
+        headers::strip_hop_by_hop(&mut parts.headers, upgrade);
+        if !parts.headers.contains_key(header::HOST)
+            && parts.version == Version::HTTP_11
+            && let Ok(host) = http::HeaderValue::from_str(authority.as_str())
+        {
+            parts.headers.insert(header::HOST, host);
+        }
+        Ok(())
+    };
+    match result {
+        Ok(()) => Ok(Request::from_parts(parts, body)),
+        Err(error) => Err(Unanswered { error, counted: false }),
+    }
+}
+
+/// The cause for which a meshed endpoint's proxy itself made the response.
+fn made_by_proxy(endpoint: &Endpoint, response: &Response) -> Option<Cause> {
+    let error = response.headers().get(L5D_PROXY_ERROR).filter(|_| endpoint.is_meshed())?;
+    Cause::parse_header(error.as_bytes())
+}
+
+/// Whether a proxy that answers for this cause has not passed the request to its application.
+const fn is_before_application(cause: Cause) -> bool {
+    matches!(cause, Cause::ConnectRefused | Cause::ConnectError | Cause::ConnectTimeout | Cause::ShuttingDown)
+}
+
+impl Tail {
+    fn classify(&mut self, end: End<'_>) {
+        let success = match end {
+            End::Complete(trailers) => {
+                let grpc = trailers.and_then(classify::grpc_status).or(self.grpc_status);
+                self.classes.classify(self.status, grpc) == Classification::Success
+            }
+            End::Failed(error) if error.cause().source() == Source::Upstream => false,
+            // The client went away: that says nothing about the endpoint.
+            End::Failed(_) | End::Dropped => return,
+        };
+        self.picked.classified(success);
+    }
+}
+
+impl Observe for Tail {
+    fn data(&mut self, bytes: usize) {
+        if let Some(taps) = &mut self.taps {
+            taps.data(bytes);
+        }
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        self.classify(end);
+        if let Some(taps) = &mut self.taps {
+            taps.end(end);
+        }
+    }
+}
+
+/// How many further endpoints may be tried for a request that none has seen.
+const MAX_FAILOVERS: usize = 4;
+/// How many idle connections may turn out to be closed.
+const STALE_ATTEMPTS: usize = 4;

@@ -1,0 +1,432 @@
+//! What to do with the connections to one destination: discovery's values with balancers in place of names.
+
+use crate::{Outbound, backend::Backend, budget::Budget};
+use http::HeaderValue;
+use linkerd_control::PolicyAnswer;
+use linkerd_metrics::{Counter, HttpSeries, Labels};
+use linkerd_policy::{
+    ClientPolicy, Endpoint, Meta, Profile,
+    client::{self, Dispatch, FailureAccrual, GrpcRetryConditions, HttpRetryConditions, Timeouts},
+    filter::{
+        FailureInjector, GrpcFailure, GrpcFilter, HeaderModifier, HttpFailure, HttpFilter, OpaqueFilter, Redirect,
+    },
+    grpc_match::GrpcMatch,
+    host::{self, HostMatch},
+    http_match::HttpMatch,
+    route,
+};
+use rand::Rng;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) protocol: Protocol,
+    pub(crate) parent: Arc<Meta>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Protocol {
+    Detect { http1: Arc<Http>, http2: Arc<Http>, opaque: Arc<Bytes> },
+    Http1(Arc<Http>),
+    Http2(Arc<Http>),
+    Bytes(Arc<Bytes>),
+    Tls(Arc<Vec<TlsRoute>>),
+    Invalid(Arc<str>),
+}
+
+/// How HTTP requests are routed.
+#[derive(Debug)]
+pub(crate) enum Http {
+    Profile(ProfileRoutes),
+    Http(Vec<route::Route<Arc<Meta>, HttpMatch, Rule>>),
+    Grpc(Vec<route::Route<Arc<Meta>, GrpcMatch, Rule>>),
+}
+
+/// A ServiceProfile's routes and splits.
+#[derive(Debug)]
+pub(crate) struct ProfileRoutes {
+    pub(crate) profile: Arc<Profile>,
+    /// `l5d-dst-canonical`: tells the other proxy which profile it is.
+    pub(crate) canonical: Option<HeaderValue>,
+    pub(crate) authority: Arc<str>,
+    pub(crate) budget: Option<Budget>,
+    pub(crate) targets: Distribution,
+    /// One for each route, and the last for requests without one.
+    series: Vec<RouteSeries>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RouteSeries {
+    pub(crate) logical: Arc<HttpSeries>,
+    pub(crate) actual: Arc<HttpSeries>,
+    pub(crate) no_budget: Arc<Counter>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) filters: Vec<Filter>,
+    pub(crate) backends: Distribution,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) retry: Option<Retry>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Retry {
+    pub(crate) limit: u16,
+    pub(crate) max_bytes: usize,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) backoff: Option<client::Backoff>,
+    pub(crate) conditions: Conditions,
+}
+
+#[derive(Debug)]
+pub(crate) enum Conditions {
+    Http(HttpRetryConditions),
+    Grpc(GrpcRetryConditions),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Filter {
+    RequestHeaders(HeaderModifier),
+    ResponseHeaders(HeaderModifier),
+    Redirect(Redirect),
+    HttpFailure(FailureInjector<HttpFailure>),
+    GrpcFailure(FailureInjector<GrpcFailure>),
+    Unknown,
+}
+
+/// Backends with their weights.
+#[derive(Debug, Default)]
+pub(crate) struct Distribution {
+    backends: Vec<(RouteBackend, u32)>,
+    /// Whether the order counts instead of the weights.
+    in_order: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct RouteBackend {
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) filters: Vec<Filter>,
+}
+
+/// Where bytes go.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    pub(crate) refused: Option<Refused>,
+    pub(crate) backends: Distribution,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Refused {
+    Forbidden,
+    Invalid(Arc<str>),
+}
+
+#[derive(Debug)]
+pub(crate) struct TlsRoute {
+    snis: Vec<HostMatch>,
+    bytes: Arc<Bytes>,
+}
+
+impl Plan {
+    /// Joins what the two services say about `dst`.
+    pub(crate) fn new(outbound: &Arc<Outbound>, dst: SocketAddr, profile: &Arc<Profile>, answer: &PolicyAnswer) -> Self {
+        let policy = match answer {
+            PolicyAnswer::Policy(policy) => policy.clone(),
+            PolicyAnswer::NotFound => Arc::new(synthesized(dst, profile)),
+        };
+        let maker = Maker { outbound, dst };
+        let parent = policy.parent.clone();
+        if profile.opaque {
+            let bytes = maker.profile_bytes(profile).unwrap_or_else(|| maker.policy_bytes(&policy));
+            return Self { protocol: Protocol::Bytes(Arc::new(bytes)), parent };
+        }
+        let protocol = maker.protocol(&policy, profile);
+        Self { protocol, parent }
+    }
+}
+
+/// The policy of a destination that the policy service does not know.
+fn synthesized(dst: SocketAddr, profile: &Profile) -> ClientPolicy {
+    let (endpoint, name) = match &profile.endpoint {
+        Some(endpoint) => (endpoint.clone(), "endpoint"),
+        None => (Arc::new(Endpoint::bare(dst)), "fallback"),
+    };
+    ClientPolicy::forward(endpoint, &Meta::default_named(name), Duration::from_secs(10))
+}
+
+struct Maker<'a> {
+    outbound: &'a Arc<Outbound>,
+    dst: SocketAddr,
+}
+
+impl Maker<'_> {
+    fn protocol(&self, policy: &ClientPolicy, profile: &Arc<Profile>) -> Protocol {
+        let by_profile = profile.has_routes_or_targets().then(|| self.profile_routes(profile)).flatten();
+        if let Some(routes) = by_profile {
+            let http = Arc::new(Http::Profile(routes));
+            let bytes = self.profile_bytes(profile).unwrap_or_else(|| self.policy_bytes(policy));
+            return match &policy.protocol {
+                client::Protocol::Http1(_) => Protocol::Http1(http),
+                client::Protocol::Http2(_) | client::Protocol::Grpc(_) => Protocol::Http2(http),
+                client::Protocol::Opaque(_) => Protocol::Bytes(Arc::new(bytes)),
+                _ => Protocol::Detect { http1: http.clone(), http2: http, opaque: Arc::new(bytes) },
+            };
+        }
+        match &policy.protocol {
+            client::Protocol::Detect { http1, http2, opaque, .. } => Protocol::Detect {
+                http1: self.http(http1),
+                http2: self.http(http2),
+                opaque: Arc::new(self.bytes(opaque)),
+            },
+            client::Protocol::Http1(http) => Protocol::Http1(self.http(http)),
+            client::Protocol::Http2(http) => Protocol::Http2(self.http(http)),
+            client::Protocol::Grpc(grpc) => Protocol::Http2(self.grpc(grpc)),
+            client::Protocol::Opaque(opaque) => Protocol::Bytes(Arc::new(self.bytes(opaque))),
+            client::Protocol::Tls(tls) => Protocol::Tls(Arc::new(self.tls(tls))),
+            client::Protocol::Invalid(reason) => Protocol::Invalid(reason.clone()),
+        }
+    }
+
+    fn http(&self, http: &client::Http) -> Arc<Http> {
+        let rule = |rule: &client::HttpRule| Rule {
+            filters: rule.filters.iter().map(Filter::from).collect(),
+            backends: self.distribution(&rule.backends, http.failure_accrual),
+            timeouts: rule.timeouts,
+            retry: rule.retry.as_ref().map(|r| retry(r, Conditions::Http(r.conditions.clone()))),
+        };
+        Arc::new(Http::Http(http.routes.iter().map(|r| with_rules(r, rule)).collect()))
+    }
+
+    fn grpc(&self, grpc: &client::Grpc) -> Arc<Http> {
+        let rule = |rule: &client::GrpcRule| Rule {
+            filters: rule.filters.iter().map(Filter::from).collect(),
+            backends: self.distribution(&rule.backends, grpc.failure_accrual),
+            timeouts: rule.timeouts,
+            retry: rule.retry.as_ref().map(|r| retry(r, Conditions::Grpc(r.conditions))),
+        };
+        Arc::new(Http::Grpc(grpc.routes.iter().map(|r| with_rules(r, rule)).collect()))
+    }
+
+    fn tls(&self, tls: &client::Tls) -> Vec<TlsRoute> {
+        tls.routes
+            .iter()
+            .map(|route| TlsRoute {
+                snis: route.snis.clone(),
+                bytes: Arc::new(self.bytes_of(&route.filters, &route.backends)),
+            })
+            .collect()
+    }
+
+    fn bytes(&self, opaque: &client::Opaque) -> Bytes {
+        match opaque.routes.first() {
+            Some(route) => self.bytes_of(&route.filters, &route.backends),
+            None => Bytes { refused: Some(Refused::Invalid("no route".into())), backends: Distribution::default() },
+        }
+    }
+
+    fn bytes_of(&self, filters: &[OpaqueFilter], backends: &client::Distribution<OpaqueFilter>) -> Bytes {
+        let refused = filters.first().map(|filter| match filter {
+            OpaqueFilter::Forbidden => Refused::Forbidden,
+            OpaqueFilter::Invalid(reason) => Refused::Invalid(reason.clone()),
+            OpaqueFilter::Unknown => Refused::Invalid("unknown filter".into()),
+        });
+        Bytes { refused, backends: self.distribution(backends, FailureAccrual::None) }
+    }
+
+    /// The bytes' way in a policy that says how HTTP goes.
+    fn policy_bytes(&self, policy: &ClientPolicy) -> Bytes {
+        match &policy.protocol {
+            client::Protocol::Detect { opaque, .. } | client::Protocol::Opaque(opaque) => self.bytes(opaque),
+            client::Protocol::Http1(http) | client::Protocol::Http2(http) => {
+                let rule = http.routes.first().and_then(|r| r.rules.first());
+                let backends = rule.map(|r| self.distribution(&r.value.backends, http.failure_accrual));
+                Bytes { refused: None, backends: backends.unwrap_or_default() }
+            }
+            _ => Bytes { refused: Some(Refused::Invalid("no opaque route".into())), backends: Distribution::default() },
+        }
+    }
+
+    fn distribution<F>(&self, given: &client::Distribution<F>, accrual: FailureAccrual) -> Distribution
+    where
+        for<'f> Filter: From<&'f F>,
+    {
+        let backend = |b: &client::RouteBackend<F>| RouteBackend {
+            backend: Arc::new(Backend::new(self.outbound, &b.backend.meta, &b.backend.dispatch, accrual)),
+            filters: b.filters.iter().map(Filter::from).collect(),
+        };
+        match given {
+            client::Distribution::Empty => Distribution::default(),
+            client::Distribution::FirstAvailable(all) => Distribution {
+                backends: all.iter().map(|b| (backend(b), 1)).collect(),
+                in_order: true,
+            },
+            client::Distribution::RandomAvailable(all) => Distribution {
+                backends: all.iter().filter(|(_, w)| *w > 0).map(|(b, w)| (backend(b), *w)).collect(),
+                in_order: false,
+            },
+        }
+    }
+
+    fn profile_routes(&self, profile: &Arc<Profile>) -> Option<ProfileRoutes> {
+        let logical = profile.logical.as_ref()?;
+        let authority: Arc<str> = format!("{logical}:{}", self.dst.port()).into();
+        let metrics = &self.outbound.metrics;
+        let series = (0..=profile.routes.len()).map(|i| {
+            let mut labels = Labels::new().with("direction", "outbound").with("dst", &authority);
+            for (key, value) in profile.routes.get(i).iter().flat_map(|r| r.labels.iter()) {
+                labels.push(&format!("rt_{key}"), value);
+            }
+            RouteSeries {
+                no_budget: metrics.route_retryable.series(&labels.clone().with("skipped", "no_budget")),
+                logical: Arc::new(metrics.route.series(labels.clone())),
+                actual: Arc::new(metrics.route_actual.series(labels)),
+            }
+        });
+        Some(ProfileRoutes {
+            profile: profile.clone(),
+            canonical: HeaderValue::from_str(&authority).ok(),
+            budget: profile.retry_budget.map(|limits| Budget::new(limits, Instant::now())),
+            targets: self.targets(profile, &authority),
+            series: series.collect(),
+            authority,
+        })
+    }
+
+    fn targets(&self, profile: &Profile, authority: &Arc<str>) -> Distribution {
+        let backend = |authority: &Arc<str>, meta: Option<&Arc<Meta>>| {
+            let dispatch = Dispatch::Balance { authority: authority.clone(), load: client::Load::default() };
+            let meta = meta.cloned().unwrap_or_else(|| Meta::default_named(authority.clone()));
+            let backend = Arc::new(Backend::new(self.outbound, &meta, &dispatch, FailureAccrual::None));
+            RouteBackend { backend, filters: Vec::new() }
+        };
+        let mut backends: Vec<_> = profile
+            .targets
+            .iter()
+            .filter(|t| t.weight > 0)
+            .map(|t| (backend(&t.authority, t.backend.as_ref()), t.weight))
+            .collect();
+        if backends.is_empty() {
+            backends.push((backend(authority, profile.parent.as_ref()), 1));
+        }
+        Distribution { backends, in_order: false }
+    }
+
+    /// Where a profile sends bytes: its splits, its only endpoint, or its service.
+    fn profile_bytes(&self, profile: &Profile) -> Option<Bytes> {
+        if let Some(endpoint) = &profile.endpoint {
+            let meta = profile.parent.clone().unwrap_or_else(|| Meta::default_named("endpoint"));
+            let dispatch = Dispatch::Forward(endpoint.clone());
+            let backend = Arc::new(Backend::new(self.outbound, &meta, &dispatch, FailureAccrual::None));
+            let backends = vec![(RouteBackend { backend, filters: Vec::new() }, 1)];
+            return Some(Bytes { refused: None, backends: Distribution { backends, in_order: true } });
+        }
+        if profile.targets.is_empty() {
+            return None;
+        }
+        let authority: Arc<str> = format!("{}:{}", profile.logical.as_ref()?, self.dst.port()).into();
+        Some(Bytes { refused: None, backends: self.targets(profile, &authority) })
+    }
+}
+
+fn with_rules<M: Clone, R>(
+    route: &route::Route<Arc<Meta>, M, R>,
+    rule: impl Fn(&R) -> Rule,
+) -> route::Route<Arc<Meta>, M, Rule> {
+    route::Route {
+        hosts: route.hosts.clone(),
+        rules: route
+            .rules
+            .iter()
+            .map(|r| route::Rule { matches: r.matches.clone(), value: rule(&r.value) })
+            .collect(),
+        value: route.value.clone(),
+    }
+}
+
+fn retry<C>(retry: &client::Retry<C>, conditions: Conditions) -> Retry {
+    Retry {
+        limit: retry.max_retries,
+        max_bytes: retry.max_request_bytes,
+        timeout: retry.timeout,
+        backoff: retry.backoff,
+        conditions,
+    }
+}
+
+impl ProfileRoutes {
+    pub(crate) fn series(&self, route: usize) -> Option<&RouteSeries> {
+        self.series.get(route).or(self.series.last())
+    }
+}
+
+impl Distribution {
+    /// The backend of one request: one that would not fail at once, if there is any.
+    pub(crate) fn choose(&self) -> Option<&RouteBackend> {
+        let available = || self.backends.iter().filter(|(b, _)| !b.backend.is_failfast());
+        match self.backends.as_slice() {
+            [] => None,
+            [(only, _)] => Some(only),
+            [(first, _), ..] if self.in_order => Some(available().next().map_or(first, |(b, _)| b)),
+            all => Some(draw(available()).or_else(|| draw(all.iter()))?),
+        }
+    }
+}
+
+/// One of the backends, by weight.
+fn draw<'b>(backends: impl Iterator<Item = &'b (RouteBackend, u32)> + Clone) -> Option<&'b RouteBackend> {
+    let total: u64 = backends.clone().map(|(_, w)| u64::from(*w)).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut point = rand::rng().random_range(0..total);
+    for (backend, weight) in backends {
+        let weight = u64::from(*weight);
+        if point < weight {
+            return Some(backend);
+        }
+        point -= weight;
+    }
+    None
+}
+
+impl TlsRoute {
+    /// The route of a server name, by the most specific pattern.
+    pub(crate) fn find<'r>(routes: &'r [Self], sni: &str) -> Option<&'r Arc<Bytes>> {
+        routes
+            .iter()
+            .filter_map(|r| host::best(&r.snis, Some(sni)).map(|score| (score, r)))
+            .max_by(|(a, _), (b, _)| a.cmp(b))
+            .map(|(_, r)| &r.bytes)
+    }
+}
+
+impl From<&HttpFilter> for Filter {
+    fn from(filter: &HttpFilter) -> Self {
+        match filter {
+            HttpFilter::RequestHeaders(m) => Self::RequestHeaders(m.clone()),
+            HttpFilter::ResponseHeaders(m) => Self::ResponseHeaders(m.clone()),
+            HttpFilter::Redirect(r) => Self::Redirect(r.clone()),
+            HttpFilter::Failure(f) => Self::HttpFailure(f.clone()),
+            HttpFilter::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl From<&GrpcFilter> for Filter {
+    fn from(filter: &GrpcFilter) -> Self {
+        match filter {
+            GrpcFilter::RequestHeaders(m) => Self::RequestHeaders(m.clone()),
+            GrpcFilter::Failure(f) => Self::GrpcFailure(f.clone()),
+            GrpcFilter::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// Filters of opaque backends have no effect on bytes once a route is chosen.
+impl From<&OpaqueFilter> for Filter {
+    fn from(_: &OpaqueFilter) -> Self {
+        Self::Unknown
+    }
+}

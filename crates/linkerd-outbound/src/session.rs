@@ -1,0 +1,457 @@
+//! The HTTP requests of one connection.
+
+use crate::{
+    Outbound,
+    backend::Backend,
+    destination::Destination,
+    dispatch::{Dispatch, Outgoing, Unanswered},
+    plan::{Conditions, Filter, Http, Plan, ProfileRoutes, Protocol, Retry, RouteBackend, Rule},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, request::Parts};
+use linkerd_http::{
+    Body, Classes, Handler, Observe, Record, Request, Response, classify,
+    headers::{self, L5D_DST_CANONICAL, L5D_REQUIRE_ID},
+};
+use linkerd_metrics::{Classification, Labels};
+use linkerd_policy::{Id, Labels as LabelMap, Meta, client::Timeouts, filter::HeaderModifier, route};
+use linkerd_stack::{Cause, Client, Error, Informational, Retry as Retryable, Synthetic, is_grpc};
+use rand::Rng;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
+
+pub(crate) struct Session {
+    outbound: Arc<Outbound>,
+    destination: Arc<Destination>,
+    client: SocketAddr,
+}
+
+/// Why a request is answered by the proxy.
+struct Refusal {
+    error: Error,
+    answer: Answer,
+    /// The backend whose endpoints have not counted the request.
+    unserved: Option<Arc<Backend>>,
+}
+
+enum Answer {
+    Plain,
+    Redirect(StatusCode, HeaderValue),
+    Status(StatusCode),
+    Grpc(u16),
+}
+
+/// Frees a request's place among those in flight when its response has ended.
+struct InFlight(Arc<AtomicUsize>);
+
+impl Observe for InFlight {}
+
+impl Session {
+    pub(crate) fn new(outbound: &Arc<Outbound>, destination: &Arc<Destination>, client: SocketAddr) -> Arc<Self> {
+        Arc::new(Self { outbound: outbound.clone(), destination: destination.clone(), client })
+    }
+
+    async fn route(&self, mut parts: Parts, body: Body, started: Instant) -> Result<Response, Refusal> {
+        let missing = || Error::new(Cause::Internal, "destination is not known");
+        let plan = self.destination.current().ok_or_else(missing)?;
+        let named = headers::authority(&parts)?;
+        let required_id = take_required_id(&mut parts)?;
+        let request = Incoming { parts, body, named, required_id, started };
+        let http = match (&plan.protocol, request.parts.version) {
+            (Protocol::Detect { http2, .. }, Version::HTTP_2) => http2,
+            (Protocol::Detect { http1, .. }, _) => http1,
+            (Protocol::Http1(http) | Protocol::Http2(http), _) => http,
+            (Protocol::Invalid(reason), _) => {
+                let detail = format!("invalid client policy configuration: {reason}");
+                return Err(Error::new(Cause::InvalidPolicy, detail).into());
+            }
+            (Protocol::Bytes(_) | Protocol::Tls(_), _) => {
+                return Err(Error::new(Cause::NoRoute, "destination is opaque now").into());
+            }
+        };
+        match &**http {
+            Http::Profile(routes) => self.by_profile(&plan, routes, request).await,
+            Http::Http(routes) => {
+                let found = {
+                    let (host, p) = (request.host(), &request.parts);
+                    route::find(routes, host, &p.method, &p.uri, &p.headers)
+                };
+                let found = found.ok_or_else(no_route)?;
+                self.by_rule(&plan, found.route, found.rule, found.matched_prefix, request).await
+            }
+            Http::Grpc(routes) => {
+                let found = {
+                    let (host, p) = (request.host(), &request.parts);
+                    route::find(routes, host, &p.method, &p.uri, &p.headers)
+                };
+                let found = found.ok_or_else(no_route)?;
+                self.by_rule(&plan, found.route, found.rule, found.matched_prefix, request).await
+            }
+        }
+    }
+
+    /// A request of a destination with a ServiceProfile.
+    async fn by_profile(&self, plan: &Plan, routes: &ProfileRoutes, request: Incoming) -> Result<Response, Refusal> {
+        let Incoming { mut parts, body, named, required_id, started } = request;
+        let profile = &routes.profile;
+        let matches = |r: &linkerd_policy::profile::Route| r.condition.matches(&parts.method, &parts.uri);
+        let index = profile.routes.iter().position(matches).unwrap_or(profile.routes.len());
+        let route = profile.routes.get(index);
+        let series = routes.series(index);
+        let classes = Classes::Profile(profile.clone(), index);
+        let record = Record::begin(
+            series.iter().map(|s| s.logical.clone()).collect(),
+            classes.clone(),
+            started.into_std(),
+        );
+        if let Some(canonical) = &routes.canonical {
+            parts.headers.insert(L5D_DST_CANONICAL, canonical.clone());
+        }
+        let authority = named.map_or_else(|| logical_authority(&routes.authority), Ok)?;
+        let mut out = Outgoing::new(parts, body, authority, RETRY_BODY);
+        let route_labels = || route.map(|r| (*r.labels).clone()).unwrap_or_default();
+        let dispatch = Dispatch {
+            outbound: &self.outbound,
+            client: self.client,
+            classes: &classes,
+            actual: series.map(|s| &s.actual),
+            route_labels: &route_labels,
+            required_id: required_id.as_ref(),
+            deadline: route.and_then(|r| r.timeout).map(|t| (started + t, Cause::RequestTimeout)),
+        };
+        let budget = routes.budget.as_ref().filter(|_| route.is_some_and(|r| r.retryable));
+        if let Some(budget) = budget {
+            budget.deposit(Instant::now());
+        }
+        loop {
+            let target = routes.targets.choose().ok_or_else(no_backend)?;
+            let outcome = dispatch.send(&target.backend, &mut out).await;
+            let failed = match &outcome {
+                Ok(response) => is_failure(&classes, response),
+                Err(unanswered) => unanswered.error.retry() != Retryable::Never,
+            };
+            if failed
+                && out.is_whole()
+                && dispatch.deadline.is_none_or(|(at, _)| Instant::now() < at)
+                && let Some(budget) = budget
+            {
+                if budget.withdraw(Instant::now()) {
+                    continue;
+                }
+                if let Some(series) = series {
+                    series.no_budget.incr();
+                }
+            }
+            return match outcome {
+                Ok(response) => Ok(record.follow(response)),
+                Err(unanswered) => Err(self.unanswered(plan, unanswered, &target.backend, Some(record))),
+            };
+        }
+    }
+
+    /// A request that matched a policy's route.
+    async fn by_rule(
+        &self,
+        plan: &Plan,
+        route: &Arc<Meta>,
+        rule: &Rule,
+        prefix: Option<&str>,
+        request: Incoming,
+    ) -> Result<Response, Refusal> {
+        let Incoming { mut parts, body, named, required_id, started } = request;
+        let mut response_headers = Vec::new();
+        apply(&rule.filters, prefix, &mut parts, &mut response_headers)?;
+        let fallback = || self.destination.addr.to_string();
+        let authority = named.map_or_else(|| logical_authority(&fallback()), Ok)?;
+        let keep = rule.retry.as_ref().map_or(RETRY_BODY, |r| r.max_bytes.min(MAX_RETRY_BODY));
+        let route_labels = || route_labels(route);
+        let classes = Classes::Default;
+        let mut out = Outgoing::new(parts, body, authority, keep);
+        let mut attempt = 0_u32;
+        loop {
+            let chosen = rule.backends.choose().ok_or_else(no_backend)?;
+            let retries_left = rule.retry.as_ref().is_some_and(|r| attempt < u32::from(r.limit));
+            let dispatch = Dispatch {
+                outbound: &self.outbound,
+                client: self.client,
+                classes: &classes,
+                actual: None,
+                route_labels: &route_labels,
+                required_id: required_id.as_ref(),
+                deadline: deadline(rule.timeouts, rule.retry.as_ref().filter(|_| retries_left), started),
+            };
+            let outcome = self.send_filtered(&dispatch, chosen, &mut out, &mut response_headers).await?;
+            if let Some(retry) = rule.retry.as_ref().filter(|_| retries_left)
+                && out.is_whole()
+                && retry.applies(&outcome)
+                && rule.timeouts.request.is_none_or(|t| started.elapsed() < t)
+            {
+                if let Some(backoff) = retry.backoff {
+                    let pause = backoff.pause(attempt, rand::random());
+                    sleep(pause).await;
+                }
+                attempt += 1;
+                continue;
+            }
+            return match outcome {
+                Ok(mut response) => {
+                    response_headers.iter().for_each(|m| m.apply(response.headers_mut()));
+                    Ok(response)
+                }
+                Err(mut unanswered) => {
+                    unanswered.error = unanswered.error.within(format_args!("route {route}"));
+                    Err(self.unanswered(plan, unanswered, &chosen.backend, None))
+                }
+            };
+        }
+    }
+
+    /// Sends a request through the filters of the chosen backend.
+    async fn send_filtered(
+        &self,
+        dispatch: &Dispatch<'_>,
+        chosen: &RouteBackend,
+        out: &mut Outgoing,
+        response_headers: &mut Vec<HeaderModifier>,
+    ) -> Result<Result<Response, Unanswered>, Refusal> {
+        if chosen.filters.is_empty() {
+            return Ok(dispatch.send(&chosen.backend, out).await);
+        }
+        let mut parts = out.parts().clone();
+        apply(&chosen.filters, None, &mut parts, response_headers)?;
+        let original = out.replace_parts(parts);
+        let outcome = dispatch.send(&chosen.backend, out).await;
+        out.replace_parts(original);
+        Ok(outcome)
+    }
+
+    /// Counts a request that no endpoint answered, where no endpoint could.
+    fn unanswered(&self, plan: &Plan, unanswered: Unanswered, backend: &Arc<Backend>, record: Option<Record>) -> Refusal {
+        let Unanswered { error, counted } = unanswered;
+        let error = error.within(format_args!("logical service {} ({})", self.destination.addr, plan.parent));
+        if let Some(record) = record {
+            record.reset(&error);
+        }
+        let unserved = (!counted).then(|| backend.clone());
+        Refusal { error, answer: Answer::Plain, unserved }
+    }
+
+    fn refuse(&self, client: Client, refusal: Refusal, started: Instant) -> Result<Response, Error> {
+        let Refusal { error, answer, unserved } = refusal;
+        let cause = error.cause();
+        self.outbound.metrics.http_errors.series(&Labels::new().with("error", cause.code())).incr();
+        info!(client = %self.client, server = %self.destination.addr, code = cause.code(), error = error.detail(), "request failed");
+        if error.reset().is_some() && client.version == Version::HTTP_2 {
+            return Err(error);
+        }
+        let answer = match answer {
+            Answer::Plain => Synthetic::from_error(&error, client, None),
+            Answer::Status(status) => Synthetic::from_error(&error, client, Some(status)),
+            Answer::Grpc(code) => Synthetic::grpc(&error, client, code),
+            Answer::Redirect(status, location) => {
+                let mut answer = Synthetic::from_error(&error, Client { grpc: false, ..client }, Some(status));
+                answer.head.headers_mut().insert(http::header::LOCATION, location);
+                answer
+            }
+        };
+        if let Some(backend) = unserved {
+            let series = vec![backend.unserved(&self.outbound)];
+            let record = Record::begin(series, Classes::Default, started.into_std());
+            record.failed(answer.status, answer.head.headers(), &error);
+        }
+        Ok(answer.head.map(|()| Body::empty()))
+    }
+
+    fn enter(&self) -> Result<InFlight, Refusal> {
+        let in_flight = InFlight(self.outbound.in_flight.clone());
+        if in_flight.0.fetch_add(1, Relaxed) >= self.outbound.config.max_in_flight {
+            return Err(Error::new(Cause::LoadShed, "too many requests in flight").into());
+        }
+        Ok(in_flight)
+    }
+}
+
+/// A request with what was found out about it.
+struct Incoming {
+    parts: Parts,
+    body: Body,
+    /// The authority that it names.
+    named: Option<http::uri::Authority>,
+    required_id: Option<Id>,
+    started: Instant,
+}
+
+impl Incoming {
+    fn host(&self) -> Option<&str> {
+        self.named.as_ref().map(http::uri::Authority::as_str)
+    }
+}
+
+impl Handler for Session {
+    async fn handle(&self, request: Request) -> Result<Response, Error> {
+        let started = Instant::now();
+        let (mut parts, body) = request.into_parts();
+        parts.headers.remove(headers::L5D_ORIG_PROTO);
+        parts.headers.remove(headers::L5D_CLIENT_ID);
+        let client = Client {
+            version: parts.version,
+            grpc: is_grpc(&parts.headers),
+            informational: match self.outbound.config.informational_headers {
+                true => Informational::Allowed,
+                false => Informational::Suppressed,
+            },
+        };
+        let in_flight = match self.enter() {
+            Ok(in_flight) => in_flight,
+            Err(refusal) => return self.refuse(client, refusal, started),
+        };
+        // The future of a routed request is large; in the heap it does not weigh on the connection's own.
+        match Box::pin(self.route(parts, body, started)).await {
+            Ok(response) => Ok(returned(response, client.version).map(|body| body.observe(in_flight))),
+            Err(refusal) => self.refuse(client, refusal, started),
+        }
+    }
+}
+
+/// Readies a response for the application.
+fn returned(response: Response, client: Version) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if client == Version::HTTP_2 {
+        headers::response_to_h2(&mut parts.version, &mut parts.headers, None);
+        parts.headers.remove(headers::L5D_ORIG_PROTO);
+    } else {
+        headers::response_to_h1(parts.status, &mut parts.version, &mut parts.headers, client);
+    }
+    Response::from_parts(parts, body)
+}
+
+fn logical_authority(name: &str) -> Result<http::uri::Authority, Error> {
+    name.parse().map_err(|_| Error::new(Cause::MalformedRequest, format!("no host, and {name} is none")))
+}
+
+/// `l5d-require-id`: the application pins the server's identity.
+fn take_required_id(parts: &mut Parts) -> Result<Option<Id>, Error> {
+    let Some(value) = parts.headers.remove(L5D_REQUIRE_ID) else {
+        return Ok(None);
+    };
+    let invalid = || Error::new(Cause::MalformedRequest, "l5d-require-id is no identity");
+    value.to_str().ok().and_then(|v| v.parse().ok()).map(Some).ok_or_else(invalid)
+}
+
+fn no_route() -> Refusal {
+    Error::new(Cause::NoRoute, "no route").into()
+}
+
+fn no_backend() -> Refusal {
+    Error::new(Cause::LoadShed, "the route has no backends").into()
+}
+
+fn is_failure(classes: &Classes, response: &Response) -> bool {
+    let grpc = is_grpc(response.headers()).then(|| classify::grpc_status(response.headers())).flatten();
+    classes.classify(response.status(), grpc) == Classification::Failure
+}
+
+fn route_labels(route: &Meta) -> LabelMap {
+    [
+        ("route_group", route.group()),
+        ("route_kind", route.kind()),
+        ("route_namespace", route.namespace()),
+        ("route_name", route.name()),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect()
+}
+
+/// Until when an attempt's response must have begun.
+fn deadline(timeouts: Timeouts, retry: Option<&Retry>, started: Instant) -> Option<(Instant, Cause)> {
+    let earlier = |a: Option<(Instant, Cause)>, b: Option<(Instant, Cause)>| match (a, b) {
+        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (a, b) => a.or(b),
+    };
+    let request = timeouts.request.map(|t| (started + t, Cause::RequestTimeout));
+    let response = timeouts.response.map(|t| (started + t, Cause::ResponseTimeout));
+    let per_try: Option<Duration> = retry.and_then(|r| r.timeout);
+    let per_try = per_try.map(|t| (Instant::now() + t, Cause::ResponseTimeout));
+    earlier(earlier(request, response), per_try)
+}
+
+impl Retry {
+    fn applies(&self, outcome: &Result<Response, Unanswered>) -> bool {
+        match outcome {
+            Ok(response) => self.conditions.match_response(response.status(), response.headers()),
+            Err(unanswered) => matches!(unanswered.error.retry(), Retryable::Maybe | Retryable::Unsent),
+        }
+    }
+}
+
+impl Conditions {
+    fn match_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        match self {
+            Self::Http(http) => http.contains(status),
+            Self::Grpc(grpc) => classify::grpc_status(headers).is_some_and(|code| grpc.contains(code)),
+        }
+    }
+}
+
+fn apply(
+    filters: &[Filter],
+    prefix: Option<&str>,
+    parts: &mut Parts,
+    response_headers: &mut Vec<HeaderModifier>,
+) -> Result<(), Refusal> {
+    for filter in filters {
+        match filter {
+            Filter::RequestHeaders(modifier) => modifier.apply(&mut parts.headers),
+            Filter::ResponseHeaders(modifier) => response_headers.push(modifier.clone()),
+            Filter::Redirect(redirect) => {
+                let uri = headers::absolute_uri(parts);
+                let location = redirect
+                    .location(&uri, prefix)
+                    .map_err(|e| Error::new(Cause::InvalidPolicy, e.to_string()))?
+                    .to_string();
+                let error = Error::new(Cause::Redirect, &*location);
+                let location = HeaderValue::from_str(&location)
+                    .map_err(|_| Error::new(Cause::InvalidPolicy, "redirect to an invalid location"))?;
+                let answer = Answer::Redirect(redirect.status, location);
+                return Err(Refusal { error, answer, unserved: None });
+            }
+            Filter::HttpFailure(injector) if injector.ratio.hits(rand::rng().random()) => {
+                let error = Error::new(Cause::FaultInjected, &*injector.failure.message);
+                return Err(Refusal { error, answer: Answer::Status(injector.failure.status), unserved: None });
+            }
+            Filter::GrpcFailure(injector) if injector.ratio.hits(rand::rng().random()) => {
+                let error = Error::new(Cause::FaultInjected, &*injector.failure.message);
+                return Err(Refusal { error, answer: Answer::Grpc(injector.failure.code), unserved: None });
+            }
+            Filter::HttpFailure(_) | Filter::GrpcFailure(_) => {}
+            Filter::Unknown => return Err(Error::new(Cause::InvalidPolicy, "unknown filter").into()),
+        }
+    }
+    Ok(())
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        debug!(%error, "request refused");
+        Self { error, answer: Answer::Plain, unserved: None }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The largest body that is kept for another attempt, when no policy says otherwise.
+const RETRY_BODY: usize = 64 * 1024;
+/// The most that a policy may ask to keep.
+const MAX_RETRY_BODY: usize = 1024 * 1024;
