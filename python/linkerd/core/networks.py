@@ -21,6 +21,13 @@ class Network:
     def __contains__(self, ip: IPAddress) -> bool:
         return ip in self.net and not any(ip in excepted for excepted in self.excepted)
 
+    def overlaps(self, other: Network) -> bool:
+        """Whether some address is in both, as far as no exception covers all that they share."""
+        if self.net.version != other.net.version or not self.net.overlaps(other.net):
+            return False
+        shared = max(self.net, other.net, key=lambda net: net.prefixlen)
+        return not any(shared.subnet_of(excepted) for excepted in self.excepted + other.excepted)  # type: ignore[arg-type]
+
 
 EVERYWHERE = (Network(ip_network("0.0.0.0/0")), Network(ip_network("::/0")))
 

@@ -150,6 +150,10 @@ class Index:
     def rate_limits(self, namespace: str) -> list[RateLimit]:
         return self._all(RateLimit, namespace)
 
+    def all_rate_limits(self) -> Iterator[RateLimit]:
+        for found in self._in_namespace[RateLimit].values():
+            yield from found.values()  # type: ignore[misc]
+
     def service_at(self, ip: str) -> Service | None:
         """The Service with this ClusterIP; of several, the oldest."""
         found = [self.services[key] for key in self._services_by_ip.get(ip, ())]

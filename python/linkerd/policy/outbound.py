@@ -48,7 +48,7 @@ T = TypeVar("T")
 CORE = "core"
 """How the empty API group is written in the metadata of outbound policies."""
 
-_KINDS = ("GRPCRoute", "HTTPRoute", "TLSRoute", "TCPRoute")
+ROUTE_KINDS = ("GRPCRoute", "HTTPRoute", "TLSRoute", "TCPRoute")
 """By precedence: of routes of several kinds on one port only those of the first are in force (Gateway API)."""
 
 
@@ -183,7 +183,7 @@ def _routes_in_force(index: Index, service: Service, port: int, client_ns: str) 
     for namespace in dict.fromkeys((client_ns, service.namespace)):
         own = dict.fromkeys(r.id for r in attached if r.namespace == namespace)
         found = [index.routes[identity] for identity in own]
-        for kind in _KINDS:
+        for kind in ROUTE_KINDS:
             of_kind = [route for route in found if route.kind == kind]
             if of_kind:
                 return of_kind
@@ -331,7 +331,7 @@ def _egress_routes(index: Index, network: EgressNetwork, port: int, client_ns: s
     attached = [route for route, at in index.routes_of(ref) if at == port and not route.problem]
     for namespace in dict.fromkeys((client_ns, network.namespace)):
         own = [route for route in attached if route.namespace == namespace]
-        for kind in _KINDS:
+        for kind in ROUTE_KINDS:
             of_kind = [route for route in own if route.kind == kind]
             if of_kind:
                 return of_kind

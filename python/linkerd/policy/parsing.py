@@ -35,6 +35,7 @@ from linkerd.policy.values import (
     RateLimitOverride,
     Redirect,
     Ref,
+    Reported,
     Route,
     Rule,
     Server,
@@ -55,7 +56,6 @@ DEFAULT_POLICIES = (
     "deny",
     "audit",
 )
-ROUTE_KINDS = ("HTTPRoute", "GRPCRoute")
 
 
 def parse_server(obj: Object) -> Server:
@@ -153,7 +153,7 @@ def parse_rate_limit(obj: Object) -> RateLimit:
     ]:
         if total is not None and value is not None and value > total:
             raise ValueError(f"{field}.requestsPerSecond: `{value}` must not be larger than the total, {total}")
-    return RateLimit(*_name(metadata), _created(metadata), target, total, identity, overrides)
+    return RateLimit(*_name(metadata), _created(metadata), target, total, identity, overrides, _reported(obj))
 
 
 def parse_egress_network(obj: Object) -> EgressNetwork:
@@ -165,6 +165,7 @@ def parse_egress_network(obj: Object) -> EgressNetwork:
         networks=_in("spec.networks", lambda: tuple(parse_network(n) for n in spec.get("networks") or [])),
         allow=spec["trafficPolicy"] == "Allow",
         annotations=linkerd_annotations(metadata),
+        reported=_reported(obj),
     )
 
 
@@ -187,8 +188,8 @@ def parse_route(obj: Object) -> Route:
         hostnames=tuple(h.lower() for h in spec.get("hostnames") or []),
         rules=rules,
         annotations=linkerd_annotations(metadata),
-        generation=metadata.get("generation") or 0,
         problem=problem,
+        reported=_reported(obj),
     )
 
 
@@ -370,7 +371,8 @@ def _backend(field: str, backend: Object, kind: str, namespace: str) -> BackendR
 def _parent(parent: Object, group: str, namespace: str) -> ParentRef:
     default = {"group": group, "kind": "Gateway"}
     # A group that is there but empty means the core group.
-    return ParentRef(_ref({**default, **parent}, parent.get("namespace") or namespace), parent.get("port"))
+    ref = _ref({**default, **parent}, parent.get("namespace") or namespace)
+    return ParentRef(ref, parent.get("port"), parent.get("sectionName") or "")
 
 
 # Common parts
@@ -383,6 +385,10 @@ def _ref(raw: Object, namespace: str) -> Ref:
 
 def _name(metadata: Object) -> tuple[str, str]:
     return metadata["namespace"], metadata["name"]
+
+
+def _reported(obj: Object) -> Reported:
+    return Reported(obj["metadata"].get("generation") or 0, obj.get("status") or {})
 
 
 def _created(metadata: Object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from linkerd.core.labels import Selector
 from linkerd.core.networks import Network
@@ -25,6 +26,14 @@ class Ref:
     @property
     def key(self) -> Key:
         return self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What is in a resource's status now, as the API gives it, and the generation of its spec."""
+
+    generation: int = 0
+    status: Mapping[str, Any] = field(default_factory=dict)
 
 
 # Who may come
@@ -131,6 +140,7 @@ class RateLimit:
     total: int | None
     identity: int | None
     overrides: tuple[RateLimitOverride, ...] = ()
+    reported: Reported = field(default_factory=Reported)
 
     @property
     def key(self) -> Key:
@@ -145,6 +155,7 @@ class EgressNetwork:
     networks: tuple[Network, ...]  # empty: everything outside of the cluster
     allow: bool
     annotations: Mapping[str, str] = field(default_factory=dict)
+    reported: Reported = field(default_factory=Reported)
 
     @property
     def key(self) -> Key:
@@ -216,6 +227,7 @@ Filter = HeaderModifier | Redirect | InjectedFailure
 class ParentRef:
     ref: Ref
     port: int | None = None
+    section: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +259,8 @@ class Route:
     hostnames: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
-    generation: int = 0
     problem: str = ""  # why it cannot be served at all
+    reported: Reported = field(default_factory=Reported)
 
     @property
     def id(self) -> tuple[str, str, str, str]:

@@ -45,11 +45,9 @@ from linkerd.policy.parsing import (
     parse_server,
     parse_server_authorization,
 )
+from linkerd.policy.reporting import TCP_ROUTES, TLS_ROUTES
 
 log = logging.getLogger(__name__)
-
-_GATEWAY_TLS_ROUTES = Resource("gateway.networking.k8s.io", "v1alpha2", "tlsroutes", "TLSRoute")
-_GATEWAY_TCP_ROUTES = Resource("gateway.networking.k8s.io", "v1alpha2", "tcproutes", "TCPRoute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +77,8 @@ def _watches(trust: TrustDomain) -> list[_Watch]:
         _Watch(HTTP_ROUTES, parse_route),
         _Watch(GATEWAY_HTTP_ROUTES, parse_route),
         _Watch(GATEWAY_GRPC_ROUTES, parse_route),
-        _Watch(_GATEWAY_TLS_ROUTES, parse_route),
-        _Watch(_GATEWAY_TCP_ROUTES, parse_route),
+        _Watch(TLS_ROUTES, parse_route),
+        _Watch(TCP_ROUTES, parse_route),
     ]
 
 

@@ -17,8 +17,9 @@ from linkerd.kit.rpc import serve_rpc
 from linkerd.kit.tasks import fail, run, run_until_terminated
 from linkerd.kit.tls import DIRECTORY, keep_current, server_context
 from linkerd.policy.admission import Admission
-from linkerd.policy.index import Index, Settings
+from linkerd.policy.index import Index, Settings, Source
 from linkerd.policy.parsing import DEFAULT_POLICIES
+from linkerd.policy.reporting import StatusWriter
 from linkerd.policy.service import PolicyService
 from linkerd.policy.watching import ClusterWatch
 from linkerd.runtime import flags
@@ -78,9 +79,15 @@ async def _serve(values: argparse.Namespace, client: Client, tls: ssl.SSLContext
     async with client:
         watch = ClusterWatch(client, index)
         service = PolicyService(index, watch.synced)
+        statuses = StatusWriter(client, index, watch.synced)
+
+        def touch(sources: set[Source]) -> None:
+            service.touch(sources)
+            statuses.touch(sources)
+
         async with (
             serve_admin(values.admin_addr, Readiness(caches=watch.synced.is_set)),
             serve_http(admission_app(Admission(index).check), values.server_addr, tls),
             serve_rpc(values.grpc_addr, service.handlers()),
         ):
-            await run_until_terminated(*watch.tasks(service.touch), keep_current(tls, values.tls_dir))
+            await run_until_terminated(*watch.tasks(touch), statuses.run(), keep_current(tls, values.tls_dir))

@@ -22,7 +22,8 @@ from linkerd.k8s.resources import (
     SERVICES,
 )
 from linkerd.kit.rpc import serve_rpc
-from linkerd.policy.index import Index, Settings
+from linkerd.policy.index import Index, Settings, Source
+from linkerd.policy.reporting import StatusWriter
 from linkerd.policy.service import PolicyService
 from linkerd.policy.watching import ClusterWatch
 from linkerd.proto.inbound_pb2 import PortSpec
@@ -39,7 +40,13 @@ async def policy(client: Client) -> AsyncIterator[grpc.aio.Channel]:
     index = Index(settings)
     watch = ClusterWatch(client, index)
     service = PolicyService(index, watch.synced)
-    tasks = [asyncio.ensure_future(task) for task in watch.tasks(service.touch)]
+    statuses = StatusWriter(client, index, watch.synced)
+
+    def touch(sources: set[Source]) -> None:
+        service.touch(sources)
+        statuses.touch(sources)
+
+    tasks = [asyncio.ensure_future(task) for task in (*watch.tasks(touch), statuses.run())]
     async with (
         serve_rpc("127.0.0.1:0", service.handlers(), grace=0) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
@@ -178,3 +185,28 @@ async def test_what_no_service_declares_is_forbidden_passed_on_or_unknown(client
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await stub.Get(traffic(namespace, "10.4.9.9", 80))
         assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def conditions_of(client: Client, namespace: str, name: str, *, until: str) -> dict[str, str]:
+    """The reasons by type of a route's only parent, once the given reason is among them."""
+    async with asyncio.timeout(10):
+        while True:
+            route = await client.get(HTTP_ROUTES, name, namespace)
+            parents = (route.get("status") or {}).get("parents") or [{"conditions": []}]
+            reasons = {c["type"]: c["reason"] for c in parents[0]["conditions"]}
+            if until in reasons.values():
+                return reasons
+            await asyncio.sleep(0.05)
+
+
+async def test_routes_are_told_what_becomes_of_them(client: Client, namespace: str):
+    parent = {"group": "core", "kind": "Service", "name": "web", "port": 80}
+    spec = {"parentRefs": [parent], "rules": [{"backendRefs": [{"name": "canary", "port": 80}]}]}
+    async with policy(client):
+        await client.create(HTTP_ROUTES, {"metadata": {"name": "split"}, "spec": spec}, namespace)
+        reasons = await conditions_of(client, namespace, "split", until="NoMatchingParent")
+        assert reasons["ResolvedRefs"] == "BackendNotFound"
+        await create_service(client, namespace, "web")
+        await create_service(client, namespace, "canary")
+        reasons = await conditions_of(client, namespace, "split", until="ResolvedRefs")
+        assert reasons == {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"}
