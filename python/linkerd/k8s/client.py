@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import aiohttp
 import orjson
+from multidict import CIMultiDict
 
 from linkerd.k8s.config import ClusterConfig, load_config
 from linkerd.k8s.errors import ApiError, error_from_status
@@ -271,9 +272,8 @@ class Client:
         `body` is sent as it is when it is bytes, else as JSON.
         """
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-        sent = (
-            {"Accept": "application/json", "User-Agent": self._user_agent} | self.auth_headers() | dict(headers or {})
-        )
+        sent = self.auth_headers()
+        sent.update({"Accept": "application/json"} | dict(headers or {}))
         if data is not None:
             sent["Content-Type"] = content_type
         options: dict[str, Any] = {"params": query or None, "data": data, "headers": sent}
@@ -292,7 +292,7 @@ class Client:
                     self.config.server + path,
                     params=query,
                     protocols=protocols,
-                    headers={"User-Agent": self._user_agent} | self.auth_headers(),
+                    headers=self.auth_headers(),
                     server_hostname=self.config.server_name,
                     max_msg_size=0,
                 )
@@ -303,9 +303,9 @@ class Client:
         async with socket:
             yield socket
 
-    def auth_headers(self) -> dict[str, str]:
-        """What says who we are, beyond the client certificate."""
-        headers: dict[str, str] = {}
+    def auth_headers(self) -> CIMultiDict[str]:
+        """What says who we are, beyond the client certificate. Each group is a header of its own."""
+        headers = CIMultiDict({"User-Agent": self._user_agent})
         token = self.config.token
         if self.config.token_file is not None:
             token = self.config.token_file.read_text().strip()
@@ -313,6 +313,8 @@ class Client:
             headers["Authorization"] = f"Bearer {token}"
         if self.config.impersonate_user:
             headers["Impersonate-User"] = self.config.impersonate_user
+            for group in self.config.impersonate_groups:
+                headers.add("Impersonate-Group", group)
         return headers
 
     def _open(self) -> aiohttp.ClientSession:
