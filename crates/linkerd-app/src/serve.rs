@@ -11,13 +11,13 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time;
+use tokio::time::{self, Instant};
 
 /// Serves every connection in a task of its own.
 ///
 /// A drain does not close the door at once: clients learn of this pod's end a little later than it does, and what
 /// they open until then is still served, with `drain` telling each connection to take one request only. The loop
-/// ends once nobody has come for a while.
+/// ends once nobody has come for a while, or after a while anyway.
 pub(crate) async fn accept<F>(
     name: &'static str,
     listener: Listener,
@@ -27,10 +27,11 @@ pub(crate) async fn accept<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let open = Arc::<AtomicUsize>::default();
+    let mut last_call = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = quiet(&mut drain) => return,
+            () = closing(&mut drain, &mut last_call) => return,
         };
         match accepted {
             Ok(_) if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS => {
@@ -49,10 +50,11 @@ pub(crate) async fn accept<F>(
     }
 }
 
-/// Resolves when a drain has begun and nothing has come for [`QUIET`].
-async fn quiet(drain: &mut drain::Watch) {
+/// Resolves when a drain has begun and nothing has come for [`QUIET`], or [`LINGER`] after it began.
+async fn closing(drain: &mut drain::Watch, last_call: &mut Option<Instant>) {
     drain.signaled().await;
-    time::sleep(QUIET).await;
+    let last_call = *last_call.get_or_insert_with(|| Instant::now() + LINGER);
+    time::sleep_until(last_call.min(Instant::now() + QUIET)).await;
 }
 
 /// Without a pause, a process that is out of file descriptors would spin.
@@ -80,3 +82,5 @@ impl Drop for Open {
 const MAX_CONNECTIONS: usize = 65_536;
 /// Endpoints leave the clients' balancers within a second.
 const QUIET: Duration = Duration::from_secs(1);
+/// Whoever still comes then has not heard of it at all.
+const LINGER: Duration = Duration::from_secs(5);

@@ -258,10 +258,10 @@ impl ClientPolicy {
     /// A policy for an endpoint that is known without routes: a pod's address, or a place outside of the cluster.
     #[must_use]
     pub fn forward(endpoint: Arc<Endpoint>, parent: &Arc<Meta>, detect_timeout: Duration) -> Self {
-        let backend = || Backend { meta: parent.clone(), dispatch: Dispatch::Forward(endpoint.clone()) };
+        let backend = Backend { meta: parent.clone(), dispatch: Dispatch::Forward(endpoint) };
         let rule = HttpRule {
             filters: Vec::new(),
-            backends: Distribution::FirstAvailable(vec![RouteBackend { backend: backend(), filters: Vec::new() }]),
+            backends: Distribution::FirstAvailable(vec![RouteBackend { backend: backend.clone(), filters: Vec::new() }]),
             timeouts: Timeouts::default(),
             retry: None,
             allow_l5d_request_headers: false,
@@ -274,7 +274,7 @@ impl ClientPolicy {
         let opaque_route = OpaqueRoute {
             meta: Meta::default_named("default"),
             filters: Vec::new(),
-            backends: Distribution::FirstAvailable(vec![RouteBackend { backend: backend(), filters: Vec::new() }]),
+            backends: Distribution::FirstAvailable(vec![RouteBackend { backend, filters: Vec::new() }]),
         };
         let http = Arc::new(Http { routes: vec![http_route], failure_accrual: FailureAccrual::None });
         let opaque = Arc::new(Opaque { routes: vec![opaque_route] });

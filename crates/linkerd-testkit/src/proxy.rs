@@ -207,6 +207,14 @@ impl Proxy {
     /// When the proxy panicked or failed.
     pub async fn stopped(mut self) {
         self.drain();
+        self.ended().await;
+    }
+
+    /// Waits for an end that something else brings about.
+    ///
+    /// # Panics
+    /// When the proxy panicked or failed.
+    pub async fn ended(mut self) {
         let thread = self.thread.take().unwrap();
         tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
     }

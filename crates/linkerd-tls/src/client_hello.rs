@@ -44,10 +44,9 @@ const MAX_RECORD: usize = 16 * 1024;
 fn handshake(mut bytes: &[u8]) -> Result<Vec<u8>, Stop> {
     let mut fragments: Vec<u8> = Vec::new();
     loop {
-        if let Some(len) = message_len(&fragments)? {
-            if let Some(body) = fragments.get(4..4 + len) {
-                return Ok(body.to_vec());
-            }
+        let whole = message_len(&fragments)?.and_then(|len| fragments.get(4..4 + len));
+        if let Some(body) = whole {
+            return Ok(body.to_vec());
         }
         let (payload, rest) = record(bytes)?;
         fragments.extend_from_slice(payload);
@@ -218,8 +217,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_break_the_parser(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            ClientHello::parse(&bytes);
-            ClientHello::parse(&[&[22, 3, 1, 0, 200, 1, 0, 0, 150], &bytes[..]].concat());
+            let _ = ClientHello::parse(&bytes);
+            let _ = ClientHello::parse(&[&[22, 3, 1, 0, 200, 1, 0, 0, 150], &bytes[..]].concat());
         }
 
         #[test]
@@ -228,7 +227,7 @@ mod tests {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
             }
-            ClientHello::parse(&bytes);
+            let _ = ClientHello::parse(&bytes);
         }
     }
 }

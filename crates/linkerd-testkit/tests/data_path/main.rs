@@ -1,0 +1,8 @@
+//! Requests through two real proxies: application → outbound ⇒ mTLS ⇒ inbound → application.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "tests")]
+
+mod http;
+mod life;
+mod rig;
+mod tcp;
