@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -110,7 +111,7 @@ def start(state_dir: Path | None, port: int | None) -> None:
     else:
         took = time.monotonic() - began
         print(f"The cluster is ready on https://127.0.0.1:{config.port} ({took:.1f} s)", file=sys.stderr)
-    print(f"export KUBECONFIG={config.kubeconfig}")
+    print(f"export KUBECONFIG={shlex.quote(str(config.kubeconfig))}")
 
 
 @command.command()

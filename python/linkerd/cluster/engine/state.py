@@ -57,6 +57,11 @@ class Instance:
 def prepare(settings: Settings) -> None:
     """Make the directory and what belongs into it. Raises StateError for one that is not a cluster's."""
     directory = settings.state_dir
+    if ":" in str(directory):
+        raise StateError(
+            f"`{directory}` has a colon, which separates the entries of KUBECONFIG",
+            "choose a directory without one with `--state-dir`",
+        )
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         _check_marker(directory)

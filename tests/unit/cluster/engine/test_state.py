@@ -36,6 +36,12 @@ def test_a_file_in_place_of_the_directory_is_named(settings: Settings) -> None:
         state.prepare(settings)
 
 
+def test_a_path_that_kubeconfig_cannot_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="has a colon"):
+        state.prepare(Settings(tmp_path / "a:b", 7443, Path("/bin"), Path("/clone")))
+    assert not (tmp_path / "a:b").exists()
+
+
 def test_a_damaged_marker_is_said_with_the_way_out(prepared: Settings) -> None:
     (prepared.state_dir / "state.json").write_text("{")
     with pytest.raises(StateError, match="damaged") as caught:
