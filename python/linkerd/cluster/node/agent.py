@@ -27,11 +27,14 @@ from linkerd.cluster.node.spawning import Spawner
 from linkerd.cluster.streams.server import serve
 from linkerd.k8s import resources
 from linkerd.k8s.client import Client, wait_ready
+from linkerd.k8s.resources import Resource
+from linkerd.k8s.watching import follow
 from linkerd.kit.logging import configure
 from linkerd.kit.tasks import fail, run, terminated
 
 log = logging.getLogger(__name__)
 
+_NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 _PORT = 10250
 _API_PATIENCE = 120.0  # seconds for the API server to come up
 
@@ -106,10 +109,21 @@ async def _serve_node(settings: Settings, spawner: Spawner, client: Client, grou
     )
     group.create_task(server)
     group.create_task(assigned.run())
+    group.create_task(_tell_of_policies(client, recorder))
     running.set()
     recorder.node_event("Normal", "Starting", "Starting kubelet.")
     group.create_task(registration.run())
     log.info("node %s is running, pods get addresses of %s", settings.node_name, pod_cidr)
+
+
+async def _tell_of_policies(client: Client, recorder: Recorder) -> None:
+    """NetworkPolicies are stored, not enforced: whoever makes one is told so, once."""
+    told = set()
+    async for change in follow(client, _NETWORK_POLICIES):
+        if change.type == "applied" and (uid := change.object["metadata"]["uid"]) not in told:
+            told.add(uid)
+            message = "The embedded cluster stores NetworkPolicies and does not enforce them"
+            recorder.object_event(change.object, "Warning", "NetworkPolicyNotEnforced", message)
 
 
 async def _remove_leftovers(node: NodeContext) -> None:

@@ -341,52 +341,48 @@ class Container:
         return True
 
     async def _wait_started(self, probe: Object, run: Run) -> bool:
-        timing = parse_timing(probe)
-        threshold = Threshold(timing, holds=False)
-        while True:
-            await asyncio.sleep(self._next_delay(timing, run, eager=False))
-            answer = await self._answer("Startup", probe)
-            if not threshold.observe(answer):
-                continue
-            if threshold.holds:
-                return True
-            message = f"Container {self.record.name} failed startup probe, will be restarted"
-            await self._kill_for(message, self.pod.grace_of(probe))
-            return False
+        if await self._decide("Startup", probe, run, holds=False):
+            return True
+        await self._kill_for(
+            f"Container {self.record.name} failed startup probe, will be restarted", self.pod.grace_of(probe)
+        )
+        return False
 
     async def _watch_liveness(self, probe: Object, run: Run) -> None:
+        await self._decide("Liveness", probe, run, holds=True)
+        await self._kill_for(
+            f"Container {self.record.name} failed liveness probe, will be restarted", self.pod.grace_of(probe)
+        )
+
+    async def _decide(self, name: str, probe: Object, run: Run, *, holds: bool) -> bool:
+        """Ask until the answers change the state, or confirm that it does not hold; the state then."""
         timing = parse_timing(probe)
-        threshold = Threshold(timing, holds=True)
+        threshold = Threshold(timing, holds)
+        await self._wait_first_probe(timing, run)
         while True:
-            await asyncio.sleep(self._next_delay(timing, run, eager=False))
-            if threshold.observe(await self._answer("Liveness", probe)) and not threshold.holds:
-                message = f"Container {self.record.name} failed liveness probe, will be restarted"
-                await self._kill_for(message, self.pod.grace_of(probe))
-                return
+            if threshold.observe(await self._answer(name, probe)):
+                return threshold.holds
+            await asyncio.sleep(timing.period)
 
     async def _watch_readiness(self, probe: Object, run: Run) -> None:
         """Until the first success it is asked more often than its period: a pod should not wait 10 s for a try."""
         timing = parse_timing(probe)
         threshold = Threshold(timing, holds=False)
+        eager = min(_EAGER_PERIOD, timing.period)
         was_ready = False
+        await self._wait_first_probe(timing, run)
         while True:
-            await asyncio.sleep(self._next_delay(timing, run, eager=not was_ready))
             answer = await self._answer("Readiness", probe)
             if threshold.observe(answer) and self.record.ready != threshold.holds:
                 self.record.ready = threshold.holds
                 was_ready = was_ready or threshold.holds
                 self.pod.container_changed()
+            young = time.time() - run.started < _EAGER_FOR
+            await asyncio.sleep(eager if young and not was_ready else timing.period)
 
-    @staticmethod
-    def _next_delay(timing: probing.Timing, run: Run, *, eager: bool) -> float:
+    async def _wait_first_probe(self, timing: probing.Timing, run: Run) -> None:
         age = time.time() - run.started
-        if age < timing.initial_delay:
-            return timing.initial_delay - age
-        if age < _FIRST_PROBE:
-            return min(_FIRST_PROBE, timing.period)
-        if eager and age < _EAGER_FOR:
-            return min(_EAGER_PERIOD, timing.period)
-        return timing.period
+        await asyncio.sleep(max(0.0, max(timing.initial_delay, _FIRST_PROBE) - age))
 
     async def _answer(self, name: str, probe: Object) -> bool:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -123,5 +124,14 @@ def detach(path: str) -> None:
 
 
 def _mounts_below(path: Path) -> list[str]:
-    targets = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    targets = mount_points(Path("/proc/self/mountinfo").read_text())
     return [target for target in targets if Path(target).is_relative_to(path)]
+
+
+def mount_points(mountinfo: str) -> list[str]:
+    """The paths of /proc/PID/mountinfo, in which blanks and backslashes are octal escapes."""
+    fields = (line.split(" ")[4] for line in mountinfo.splitlines())
+    return [_OCTAL.sub(lambda match: chr(int(match[1], 8)), field) for field in fields]
+
+
+_OCTAL = re.compile(r"\\([0-7]{3})")

@@ -63,20 +63,18 @@ class Recorder:
     _known: OrderedDict[tuple[str, ...], _Known] = field(default_factory=OrderedDict)
     _buckets: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)
 
+    def object_event(self, obj: Object, kind: str, reason: str, message: str, field_path: str = "") -> None:
+        """About any object of a namespace, or a part of it."""
+        metadata = obj["metadata"]
+        about = {key: obj[key] for key in ("apiVersion", "kind")}
+        about |= {key: metadata.get(key, "") for key in ("namespace", "name", "uid", "resourceVersion")}
+        if field_path:
+            about["fieldPath"] = field_path
+        self._record(about, kind, reason, message)
+
     def pod_event(self, pod: Object, kind: str, reason: str, message: str, container_path: str = "") -> None:
         """About a pod, or about one of its containers (`spec.containers{name}`)."""
-        metadata = pod["metadata"]
-        about = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": metadata["namespace"],
-            "name": metadata["name"],
-            "uid": metadata["uid"],
-            "resourceVersion": metadata.get("resourceVersion", ""),
-        }
-        if container_path:
-            about["fieldPath"] = container_path
-        self._record(about, kind, reason, message)
+        self.object_event({"apiVersion": "v1", "kind": "Pod", **pod}, kind, reason, message, container_path)
 
     def node_event(self, kind: str, reason: str, message: str) -> None:
         """About the node; such events live in the namespace `default`."""

@@ -133,7 +133,7 @@ def parse_image(text: str) -> Image:
             user=raw.get("user") or "",
             root=Path(raw["root"]) if raw.get("root") else None,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not an image description: {error!r}") from error
 
 
