@@ -131,13 +131,6 @@ class _ControlPlane:
             ),
         ]
 
-    def namespace_rights(self, name: str, component: str, account: str, rules: list[Object]) -> list[Object]:
-        subject = k8s.account_subject(account, self.ns)
-        return [
-            k8s.role(self.metadata(name, component), rules),
-            k8s.role_binding(self.metadata(name, component), name, [subject]),
-        ]
-
     def controller(
         self,
         component: str,
@@ -238,12 +231,6 @@ class _ControlPlane:
             self.account(account, "destination"),
             *self.cluster_rights("destination", "destination", account, _DESTINATION_RULES),
             *self.cluster_rights("policy", "destination", account, _POLICY_RULES),
-            *self.namespace_rights(
-                "linkerd-destination-leases",
-                "destination",
-                account,
-                [k8s.rule("coordination.k8s.io", "leases", "create get update patch")],
-            ),
             self.tls_secret("linkerd-sp-validator", "destination"),
             self.profile_validator(),
             self.tls_secret("linkerd-policy-validator", "destination"),
@@ -462,9 +449,7 @@ class _ControlPlane:
 
 
 _DESTINATION_RULES = [
-    k8s.rule("core", "pods services endpoints nodes namespaces", _READ),
-    k8s.rule("apps", "replicasets", _READ),
-    k8s.rule("batch", "jobs", _READ),
+    k8s.rule("core", "pods services nodes namespaces", _READ),
     k8s.rule("discovery.k8s.io", "endpointslices", _READ),
     k8s.rule("linkerd.io", "serviceprofiles", _READ),
     k8s.rule("split.smi-spec.io", "trafficsplits", _READ),

@@ -52,7 +52,7 @@ async def namespaced(client, name):
 @pytest.mark.parametrize(
     ("namespace", "arguments"),
     [
-        ("linkerd", ("install", "--crds")),
+        ("linkerd", ("install", "--crds", "--set", "installGatewayAPI=true")),
         ("linkerd", ("install",)),
         ("linkerd", ("install", "--ha")),
         ("linkerd", ("install", "-o", "json")),

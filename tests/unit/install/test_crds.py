@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from linkerd.install.crds import VERSIONS, definitions
 
-DEFINITIONS = definitions("v")
+DEFINITIONS = definitions("v", gateway_api=True)
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d["metadata"]["name"])

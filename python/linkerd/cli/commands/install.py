@@ -118,7 +118,7 @@ def command(
     if not ignore_cluster:
         ctx.run(_check_crds(ctx, values) if only_crds else _check_cluster(ctx))
     if only_crds:
-        print_crds(values, output)
+        print_crds(ctx, values, output)
         return
     credentials = _credentials(ctx, values, flags)
     servers = server_certificates(ctx.linkerd_namespace, values["webhookCertificateLifetime"])
@@ -126,8 +126,13 @@ def command(
     print_documents(control_plane_documents(installation), output)
 
 
-def print_crds(values: Values, output: str) -> None:
-    definitions = crds.definitions(values["linkerdVersion"], traffic_split=values["installTrafficSplit"])
+def print_crds(ctx: Context, values: Values, output: str) -> None:
+    definitions = crds.definitions(
+        values["linkerdVersion"],
+        control_plane=ctx.linkerd_namespace,
+        traffic_split=values["installTrafficSplit"],
+        gateway_api=values["installGatewayAPI"],
+    )
     print_documents(definitions, output)
     if sys.stderr.isatty():
         print("Rendering Linkerd CRDs...", file=sys.stderr)
@@ -174,17 +179,24 @@ def _text(name: str | None) -> str:
 
 
 async def _check_crds(ctx: Context, values: Values) -> None:
-    """Leaves a TrafficSplit definition of somebody else's alone."""
-    from linkerd.k8s.errors import NotFound
+    """Leaves a TrafficSplit definition of others alone. Raises UserError where Gateway API is of others."""
     from linkerd.k8s.resources import CUSTOM_RESOURCE_DEFINITIONS
 
     async with ctx.client() as client:
-        try:
-            found = await client.get(CUSTOM_RESOURCE_DEFINITIONS, "trafficsplits.split.smi-spec.io")
-        except NotFound:
-            return
-    created_by = (found["metadata"].get("annotations") or {}).get("linkerd.io/created-by", "")
-    values["installTrafficSplit"] = values["installTrafficSplit"] and created_by.startswith("linkerd/")
+        found = {item["metadata"]["name"]: item for item in await client.list(CUSTOM_RESOURCE_DEFINITIONS)}
+    foreign = {name for name, item in found.items() if not _is_ours(item)}
+    if "trafficsplits.split.smi-spec.io" in foreign:
+        values["installTrafficSplit"] = False
+    if values["installGatewayAPI"] and foreign.intersection(crds.GATEWAY_API):
+        raise UserError(
+            "the Gateway API definitions in the cluster are not Linkerd's",
+            "the mesh uses them as they are: leave out `--set installGatewayAPI=true`",
+        )
+
+
+def _is_ours(definition: dict[str, Any]) -> bool:
+    annotations = definition["metadata"].get("annotations") or {}
+    return annotations.get("linkerd.io/created-by", "").startswith("linkerd/")
 
 
 async def _check_cluster(ctx: Context) -> None:

@@ -52,7 +52,7 @@ def command(
     given = merged(HIGH_AVAILABILITY if ha else {}, registry_values(flags.pop("registry")))
     given = merged(merged(given, shortcut_values(flags)), given_values(files, sets, set_strings, set_files))
     if only_crds:
-        print_crds(complete_values(given), output)
+        print_crds(ctx, complete_values(given), output)
         return
     overrides, credentials = ctx.run(_installed(ctx))
     given = merged(overrides, given)

@@ -9,6 +9,9 @@ import yaml
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's takes a tenth of the time
 
+GATEWAY_API = ("grpcroutes.gateway.networking.k8s.io", "httproutes.gateway.networking.k8s.io")
+"""The kinds of Gateway API that the mesh reads, for clusters that have none."""
+
 _TRAFFIC_SPLIT = "trafficsplits.split.smi-spec.io"
 
 VERSIONS = {
@@ -26,16 +29,19 @@ VERSIONS = {
 """What the mesh cannot do without, and the version of each that it reads: the newest."""
 
 
-def definitions(version: str, *, traffic_split: bool = True) -> list[dict[str, Any]]:
-    """In the order of `VERSIONS`, marked as ours."""
-    names = [*VERSIONS, _TRAFFIC_SPLIT] if traffic_split else VERSIONS
-    return [_definition(name, version) for name in names]
+def definitions(
+    version: str, *, control_plane: str = "linkerd", traffic_split: bool = True, gateway_api: bool = False
+) -> list[dict[str, Any]]:
+    """In the order of `VERSIONS`, marked as of the control plane in that namespace."""
+    names = [*VERSIONS, _TRAFFIC_SPLIT] if traffic_split else list(VERSIONS)
+    found = [_definition("crds", name) for name in names]
+    found += [_definition("gateway_api", name) for name in GATEWAY_API] if gateway_api else []
+    for definition in found:
+        metadata = definition["metadata"]
+        metadata["annotations"] = {"linkerd.io/created-by": f"linkerd/cli {version}", **metadata.get("annotations", {})}
+        metadata["labels"] = {"linkerd.io/control-plane-ns": control_plane}
+    return found
 
 
-def _definition(name: str, version: str) -> dict[str, Any]:
-    definition = yaml.load((files(__name__) / f"{name}.yaml").read_text(), Loader=_LOADER)
-    definition["metadata"] |= {
-        "annotations": {"linkerd.io/created-by": f"linkerd/cli {version}"},
-        "labels": {"linkerd.io/control-plane-ns": "linkerd"},
-    }
-    return definition
+def _definition(folder: str, name: str) -> dict[str, Any]:
+    return yaml.load((files("linkerd.install") / folder / f"{name}.yaml").read_text(), Loader=_LOADER)
