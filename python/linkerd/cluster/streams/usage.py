@@ -10,6 +10,10 @@ from linkerd.cluster.node.api import ContainerUsage, NodeUsage, PodUsage, Stats
 
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
+_LEAST_CPU = 1e-6
+"""Seconds of a container whose use is still less than the kernel's tick. Metrics-server takes 0 for "not measured"
+and would leave out the whole pod."""
+
 _Sample = tuple[dict[str, str], float]
 
 
@@ -17,7 +21,7 @@ def render_resource_metrics(stats: Stats) -> str:
     """Kubelet's resource metrics; each sample of a usage carries the time of the reading, in milliseconds."""
     node, at = stats.node, stats.time
     containers = [(pod, container) for pod in stats.pods for container in pod.containers]
-    cpu = [(_labels(pod, container), container.cpu_seconds) for pod, container in containers]
+    cpu = [(_labels(pod, container), max(container.cpu_seconds, _LEAST_CPU)) for pod, container in containers]
     memory = [(_labels(pod, container), float(container.memory_bytes)) for pod, container in containers]
     started = [(_labels(pod, container), container.started.timestamp()) for pod, container in containers]
     pod_cpu = [(_labels(pod), _cpu_seconds(pod)) for pod in stats.pods]
