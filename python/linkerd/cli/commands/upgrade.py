@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,9 +19,19 @@ from linkerd.cli.rendering import (
     values_options,
 )
 from linkerd.install.certificates import Credentials, ServerCertificate, checked_credentials
-from linkerd.install.control_plane import ISSUER, OVERRIDES, TRUST_ROOTS, Installation, server_certificates
+from linkerd.install.control_plane import (
+    ISSUER,
+    OVERRIDES,
+    SERVER_CERTIFICATES,
+    TRUST_ROOTS,
+    Installation,
+    server_certificates,
+)
 from linkerd.install.values import Values, merged, parse_values
 from linkerd.kit.x509 import CertificateError
+
+if TYPE_CHECKING:
+    from linkerd.checks.cluster import Cluster
 
 
 @click.command(short_help="Print the manifests of an installed control plane anew")
@@ -47,14 +57,15 @@ def command(
 ) -> None:
     """Print the manifests of an installed control plane anew, for `kubectl apply -f -`.
 
-    What was set at the installation stays, and so do the certificates of the mesh; those of the webhooks are new.
+    What was set at the installation stays, and so do all certificates that are good for another 60 days: a new one of a
+    webhook would leave pods unmeshed until the kubelet has brought it to the injector.
     """
     given = merged(HIGH_AVAILABILITY if ha else {}, registry_values(flags.pop("registry")))
     given = merged(merged(given, shortcut_values(flags)), given_values(files, sets, set_strings, set_files))
     if only_crds:
         print_crds(ctx, complete_values(given), output)
         return
-    overrides, credentials = ctx.run(_installed(ctx))
+    overrides, credentials, kept = ctx.run(_installed(ctx))
     given = merged(overrides, given)
     values = complete_values(given)
     if not values["identity"]["externalCA"] and not force:
@@ -62,15 +73,14 @@ def command(
             checked_credentials(credentials)
         except CertificateError as error:
             raise UserError(f"the certificates in the cluster cannot be used: {error}", "`--force` goes on") from error
-    servers: dict[str, ServerCertificate] = server_certificates(
-        ctx.linkerd_namespace, values["webhookCertificateLifetime"]
-    )
+    servers = server_certificates(ctx.linkerd_namespace, values["webhookCertificateLifetime"]) | kept
     installation = Installation(ctx.linkerd_namespace, values, credentials, servers, given)
     print_documents(control_plane_documents(installation), output)
 
 
-async def _installed(ctx: Context) -> tuple[Values, Credentials]:
-    """What the user set, and the mesh's certificates as they are in the cluster. Raises UserError."""
+async def _installed(ctx: Context) -> tuple[Values, Credentials, dict[str, ServerCertificate]]:
+    """What the user set, and the certificates as they are in the cluster. Raises UserError."""
+    from linkerd.checks.cluster import Cluster
     from linkerd.k8s.errors import NotFound
     from linkerd.k8s.resources import CONFIG_MAPS, SECRETS
 
@@ -84,6 +94,7 @@ async def _installed(ctx: Context) -> tuple[Values, Credentials]:
             raise UserError(
                 str(error), "is Linkerd installed there? `linkerd install` makes a new installation"
             ) from None
+        servers = await _good_servers(Cluster(client, namespace))
     text = base64.b64decode(overrides["data"][OVERRIDES]).decode()
     data = {key: base64.b64decode(value).decode() for key, value in issuer["data"].items()}
     credentials = Credentials(
@@ -91,4 +102,30 @@ async def _installed(ctx: Context) -> tuple[Values, Credentials]:
         data.get("crt.pem") or data.get("tls.crt", ""),
         data.get("key.pem") or data.get("tls.key", ""),
     )
-    return parse_values(text, f"Secret {OVERRIDES}"), credentials
+    return parse_values(text, f"Secret {OVERRIDES}"), credentials, servers
+
+
+async def _good_servers(cluster: Cluster) -> dict[str, ServerCertificate]:
+    """The webhooks' certificates that are valid and will be for long."""
+    from linkerd.checks.certificates import check_server_certificate, ends_soon, server_chain
+    from linkerd.checks.model import CheckFailure
+    from linkerd.k8s.resources import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
+
+    found: dict[str, ServerCertificate] = {}
+    for name in SERVER_CERTIFICATES:
+        kind = MUTATING_WEBHOOKS if name == "linkerd-proxy-injector" else VALIDATING_WEBHOOKS
+        configuration = await cluster.find(kind, f"{name}-webhook-config")
+        if configuration is None:
+            continue
+        bundle = configuration["webhooks"][0]["clientConfig"].get("caBundle") or ""
+        try:
+            chain = await server_chain(cluster, f"{name}-k8s-tls", cluster.namespace)
+            check_server_certificate(chain, bundle, f"{name}.{cluster.namespace}.svc")
+        except CheckFailure:
+            continue  # a new one takes its place
+        secret = await cluster.find(SECRETS, f"{name}-k8s-tls", cluster.namespace)
+        if secret is not None and not ends_soon(chain[0]):
+            data = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+            authority = base64.b64decode(bundle).decode()
+            found[name] = ServerCertificate(data["tls.crt"], data["tls.key"], authority)
+    return found
