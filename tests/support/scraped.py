@@ -37,6 +37,10 @@ class Proxies:
         with self._lock:
             self._series[pod] = {"process_start_time_seconds": started}
 
+    def pods(self) -> list[str]:
+        with self._lock:
+            return list(self._series)
+
     def add(self, pod: str, metric: str, amount: float, **labels: str) -> None:
         inner = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
         series = f"{metric}{{{inner}}}"
@@ -77,7 +81,8 @@ class Scraped:
     async def now(self) -> None:
         """Until all pods have been scraped after this moment."""
         asked = time.time()
-        await self._until(f"min(timestamp(process_start_time_seconds)) > {asked + SCRAPE_SECONDS}")
+        recent = f"count(timestamp(process_start_time_seconds) > {asked + SCRAPE_SECONDS})"
+        await self._until(f"{recent} == {len(self.proxies.pods())}")
 
     async def watched_for(self, window: str) -> None:
         """Until there are samples older than the window."""

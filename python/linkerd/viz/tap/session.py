@@ -174,9 +174,11 @@ class Session:
             await self._pause(max(0.0, rest - (0 if failures else self._clock() - began)))
 
     def _failed(self, pod: Pod, error: grpc.RpcError, failures: int) -> None:
-        details = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)
+        code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+        details = f"{code.name}: {error.details()}" if code is not None else str(error)
         log.info("the proxy of %s/%s cannot be tapped: %s", pod.namespace, pod.name, details)
-        if failures == 1:  # once may be a connection that was closed in passing
+        # The first failure may be a connection that was closed in passing; a request that is refused stays refused.
+        if failures == (0 if code is grpc.StatusCode.INVALID_ARGUMENT else 1):
             self._note(f"pod {pod.name} cannot be tapped at the moment: {details}")
 
     def _note(self, text: str) -> None:
