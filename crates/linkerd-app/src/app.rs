@@ -146,7 +146,7 @@ impl Worker {
         let store = CredentialsStore::new(config.local_id.clone(), config.server_name.clone());
         let credentials = store.credentials();
         let metrics = Registry::new(config.metrics_retain_idle);
-        let tap = linkerd_tap::Registry::default();
+        let tap = linkerd_tap::Registry::new(&metrics);
         let control = Control::spawn(config.control.clone(), store, admin_runtime);
         let admin_port = listeners.admin.local_addr()?.port();
         watch_ports(&config, &control, admin_runtime);

@@ -120,7 +120,8 @@ impl<E: Clone> Balancer<E> {
     pub fn update(&self, set: &EndpointSet, mut make: impl FnMut(&Arc<Endpoint>) -> E) {
         let now = Instant::now();
         let old = self.members.lock().clone();
-        let by_addr: HashMap<SocketAddr, &Arc<Member<E>>> = old.all.iter().map(|m| (m.spec.addr, m)).collect();
+        let by_addr: HashMap<SocketAddr, &Arc<Member<E>>> =
+            old.all.iter().map(|m| (m.spec.addr, m)).collect();
         let total: u64 = set.endpoints.values().map(|e| u64::from(e.weight)).sum();
         let count = set.endpoints.len();
         let all: Vec<Arc<Member<E>>> = set
@@ -199,7 +200,10 @@ impl<E: Clone> Balancer<E> {
     fn enqueue(&self) -> Result<Waiting<'_>, Error> {
         if self.waiting.fetch_add(1, Relaxed) >= self.params.queue {
             self.waiting.fetch_sub(1, Relaxed);
-            return Err(Error::new(Cause::LoadShed, "too many requests wait for an endpoint"));
+            return Err(Error::new(
+                Cause::LoadShed,
+                "too many requests wait for an endpoint",
+            ));
         }
         Ok(Waiting(&self.waiting))
     }
@@ -232,7 +236,12 @@ impl<E: Clone> Balancer<E> {
     pub fn is_failfast(&self) -> bool {
         let since = *self.stuck_since.lock();
         since.is_some_and(|since| since.elapsed() >= self.params.failfast)
-            && self.members.lock().all.iter().all(|m| !m.shared.is_available(Instant::now()))
+            && self
+                .members
+                .lock()
+                .all
+                .iter()
+                .all(|m| !m.shared.is_available(Instant::now()))
     }
 
     /// Whether discovery has said anything yet.
@@ -254,7 +263,9 @@ impl<E: Clone> Balancer<E> {
         }
         match members.all.len() {
             0 => "service in fail-fast: it has no endpoints".into(),
-            n => format!("service in fail-fast: of {n} endpoints {unreachable} unreachable, {ejected} ejected"),
+            n => {
+                format!("service in fail-fast: of {n} endpoints {unreachable} unreachable, {ejected} ejected")
+            }
         }
     }
 
@@ -263,7 +274,12 @@ impl<E: Clone> Balancer<E> {
         let now = Instant::now();
         for member in &self.members.lock().clone().all {
             let shared = &member.shared;
-            f(&member.spec, shared.state(), shared.load.rtt(now), shared.load.pending());
+            f(
+                &member.spec,
+                shared.state(),
+                shared.load.rtt(now),
+                shared.load.pending(),
+            );
         }
     }
 }
@@ -355,13 +371,24 @@ impl<E> Members<E> {
             return None;
         }
         let start = rand::rng().random_range(0..self.all.len());
-        let from_start = || self.all[start..].iter().chain(&self.all[..start]).filter(|m| usable(m));
-        from_start().find(|m| m.spec.weight > 0).or_else(|| from_start().next())
+        let from_start = || {
+            self.all[start..]
+                .iter()
+                .chain(&self.all[..start])
+                .filter(|m| usable(m))
+        };
+        from_start()
+            .find(|m| m.spec.weight > 0)
+            .or_else(|| from_start().next())
     }
 
     /// Breakers never leave a destination without an endpoint: the one that was ejected last still gets requests.
     fn last_ejected(&self, now: Instant) -> Option<&Arc<Member<E>>> {
-        self.all.iter().filter_map(|m| m.shared.ejected_at(now).map(|at| (at, m))).max_by_key(|(at, _)| *at).map(|(_, m)| m)
+        self.all
+            .iter()
+            .filter_map(|m| m.shared.ejected_at(now).map(|at| (at, m)))
+            .max_by_key(|(at, _)| *at)
+            .map(|(_, m)| m)
     }
 }
 
@@ -443,7 +470,11 @@ impl<E> Picked<E> {
     /// The endpoint could not be connected to; it is left alone for a while.
     pub fn unreachable(&mut self) {
         self.probes.reach = false;
-        self.shared.health.lock().reach.open(Instant::now(), rand::rng().random());
+        self.shared
+            .health
+            .lock()
+            .reach
+            .open(Instant::now(), rand::rng().random());
     }
 
     /// The response began after `rtt`.
@@ -455,7 +486,9 @@ impl<E> Picked<E> {
     pub fn classified(&mut self, success: bool) {
         let now = Instant::now();
         let health = &mut *self.shared.health.lock();
-        let Some(breaker) = &mut health.breaker else { return };
+        let Some(breaker) = &mut health.breaker else {
+            return;
+        };
         let decides = std::mem::take(&mut self.probes.breaker);
         if decides && success {
             breaker.close();

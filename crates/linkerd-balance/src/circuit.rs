@@ -14,9 +14,14 @@ pub struct Circuit {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Closed,
-    Open { until: Instant, attempt: u32 },
+    Open {
+        until: Instant,
+        attempt: u32,
+    },
     /// One attempt is under way; until it is decided there is no other.
-    Probing { attempt: u32 },
+    Probing {
+        attempt: u32,
+    },
 }
 
 impl Circuit {
@@ -113,10 +118,16 @@ impl Accrual {
 
     /// Counts a response. True when the endpoint must be left alone now.
     pub fn record(&mut self, success: bool, now: Instant) -> bool {
-        self.consecutive = if success { 0 } else { self.consecutive.saturating_add(1) };
+        self.consecutive = if success {
+            0
+        } else {
+            self.consecutive.saturating_add(1)
+        };
         match self.kind {
             FailureAccrual::None => false,
-            FailureAccrual::ConsecutiveFailures { max_failures, .. } => !success && self.consecutive >= max_failures,
+            FailureAccrual::ConsecutiveFailures { max_failures, .. } => {
+                !success && self.consecutive >= max_failures
+            }
             FailureAccrual::Unified {
                 success_rate_threshold,
                 window,
@@ -222,8 +233,10 @@ mod tests {
             max_failures: 3,
             backoff: backoff(),
         });
-        let trips: Vec<bool> =
-            [false, false, true, false, false, false].iter().map(|ok| accrual.record(*ok, now)).collect();
+        let trips: Vec<bool> = [false, false, true, false, false, false]
+            .iter()
+            .map(|ok| accrual.record(*ok, now))
+            .collect();
         assert_eq!(trips, [false, false, false, false, false, true]);
     }
 

@@ -5,12 +5,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use linkerd_stack::{Cause, Error};
-use tokio::sync::mpsc;
 use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
 };
+use tokio::sync::mpsc;
 
 /// A stream of data with trailers, from one of the servers or clients.
 #[derive(Default)]
@@ -52,7 +52,10 @@ impl BodySender {
     /// # Errors
     /// When nobody reads any more.
     pub async fn trailers(self, trailers: HeaderMap) -> Result<(), ReaderGone> {
-        self.0.send(Frame::trailers(trailers)).await.map_err(|_| ReaderGone)
+        self.0
+            .send(Frame::trailers(trailers))
+            .await
+            .map_err(|_| ReaderGone)
     }
 
     /// Resolves when nobody reads any more.
@@ -102,7 +105,11 @@ impl Body {
     #[must_use]
     pub fn full(data: impl Into<Bytes>) -> Self {
         let data = data.into();
-        let kind = if data.is_empty() { Kind::Empty } else { Kind::Full(data) };
+        let kind = if data.is_empty() {
+            Kind::Empty
+        } else {
+            Kind::Full(data)
+        };
         kind.into()
     }
 
@@ -250,7 +257,11 @@ impl Http2 {
                 Some(Ok(data)) => {
                     // The reader takes one frame at a time, so what is released here is what it is about to send on.
                     let released = self.stream.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(released.map(|()| Frame::data(data)).map_err(|e| self.side.blame_h2(&e))));
+                    return Poll::Ready(Some(
+                        released
+                            .map(|()| Frame::data(data))
+                            .map_err(|e| self.side.blame_h2(&e)),
+                    ));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(self.side.blame_h2(&error)))),
                 None => self.data_ended = true,
@@ -277,7 +288,9 @@ impl Side {
     fn blame_h2(self, error: &h2::Error) -> Error {
         match self {
             Self::Server => crate::h2::upstream_error(error),
-            Self::Client => crate::h2::with_reason(Error::new(Cause::DownstreamClosed, error.to_string()), error),
+            Self::Client => {
+                crate::h2::with_reason(Error::new(Cause::DownstreamClosed, error.to_string()), error)
+            }
         }
     }
 }

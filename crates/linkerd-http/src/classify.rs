@@ -7,7 +7,13 @@ use linkerd_metrics::Classification;
 #[must_use]
 pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     let value = headers.get("grpc-status")?;
-    Some(value.to_str().ok().and_then(|v| v.parse().ok()).unwrap_or(GRPC_UNKNOWN))
+    Some(
+        value
+            .to_str()
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(GRPC_UNKNOWN),
+    )
 }
 
 /// Classifies a complete response: HTTP by status, gRPC by `grpc-status`.

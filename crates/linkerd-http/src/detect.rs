@@ -30,7 +30,9 @@ pub enum Outcome {
     /// The client closed before it sent anything.
     Closed,
     /// Too few bytes came in time; `silent` when none came at all.
-    TimedOut { silent: bool },
+    TimedOut {
+        silent: bool,
+    },
 }
 
 /// Looks at the bytes that a client has sent so far.
@@ -85,9 +87,18 @@ fn detect_request_line(line: &[u8]) -> Detection {
     if let Some(end) = rest.iter().position(|b| *b == b'\n') {
         let rest = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
         return match rest {
-            [target @ .., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1'] if !target.is_empty() => {
-                Detection::Http(Version::Http1)
-            }
+            [
+                target @ ..,
+                b' ',
+                b'H',
+                b'T',
+                b'T',
+                b'P',
+                b'/',
+                b'1',
+                b'.',
+                b'0' | b'1',
+            ] if !target.is_empty() => Detection::Http(Version::Http1),
             _ => Detection::Opaque,
         };
     }
@@ -101,7 +112,10 @@ fn detect_request_line(line: &[u8]) -> Detection {
 
 /// Without the line's end only methods that exist are waited for: a protocol of words should not be kept waiting.
 fn undecided(method: &[u8]) -> Detection {
-    if METHODS.iter().any(|known| known.starts_with(method) || *known == method) {
+    if METHODS
+        .iter()
+        .any(|known| known.starts_with(method) || *known == method)
+    {
         return Detection::Incomplete;
     }
     match method.iter().all(|b| b.is_ascii_uppercase() || *b == b'-') {
@@ -111,8 +125,23 @@ fn undecided(method: &[u8]) -> Detection {
 }
 
 const fn is_token(b: u8) -> bool {
-    matches!(b, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-        || b.is_ascii_alphanumeric()
+    matches!(
+        b,
+        b'!' | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~'
+    ) || b.is_ascii_alphanumeric()
 }
 
 /// Reads from `io` into `buf` until it is known what the client speaks, or until `deadline`.
@@ -145,11 +174,19 @@ pub async fn read<I: AsyncRead + Unpin>(
             None => io.read_buf(buf).await?,
             Some(deadline) => match timeout_at(deadline, io.read_buf(buf)).await {
                 Ok(read) => read?,
-                Err(_) => return Ok(Outcome::TimedOut { silent: buf.is_empty() }),
+                Err(_) => {
+                    return Ok(Outcome::TimedOut {
+                        silent: buf.is_empty(),
+                    });
+                }
             },
         };
         if read == 0 {
-            return Ok(if buf.is_empty() { Outcome::Closed } else { Outcome::Opaque });
+            return Ok(if buf.is_empty() {
+                Outcome::Closed
+            } else {
+                Outcome::Opaque
+            });
         }
     }
 }

@@ -130,7 +130,10 @@ impl<C: Connect> Client<C> {
             let reused = connection.reused;
             match connection.send(request).await {
                 // A server may close an idle connection at any moment; the request then goes out on the next one.
-                Err(Failed { request: Some(unsent), .. }) if reused => request = *unsent,
+                Err(Failed {
+                    request: Some(unsent),
+                    ..
+                }) if reused => request = *unsent,
                 result => return result,
             }
         }
@@ -145,7 +148,11 @@ impl<C: Connect> Client<C> {
             Some(sender) => (sender, true),
             None => (self.open().await?, false),
         };
-        Ok(Connection { sender, reused, pool: Arc::downgrade(&self.pool) })
+        Ok(Connection {
+            sender,
+            reused,
+            pool: Arc::downgrade(&self.pool),
+        })
     }
 
     async fn open(&self) -> Result<SendRequest<Body>, Error> {
@@ -197,7 +204,10 @@ impl Connection {
             tokio::spawn(tunnel(client, server));
             return Ok(response.map(|body| Body::http1(body, Side::Server)));
         }
-        let lease = Lease { sender: Some(sender), pool };
+        let lease = Lease {
+            sender: Some(sender),
+            pool,
+        };
         Ok(response.map(|body| Body::http1(body, Side::Server).observe(lease)))
     }
 }

@@ -21,7 +21,14 @@ pub(crate) fn upstream_error(error: &h2::Error) -> Error {
         let described = Error::new(Cause::UpstreamReset, error.to_string());
         // RFC 9113 §8.7: neither a refused stream nor one above a GOAWAY's last stream was processed.
         let unprocessed = reason == h2::Reason::REFUSED_STREAM || (error.is_go_away() && error.is_remote());
-        return with_reason(if unprocessed { described.unsent() } else { described }, error);
+        return with_reason(
+            if unprocessed {
+                described.unsent()
+            } else {
+                described
+            },
+            error,
+        );
     }
     if error.is_io() {
         return Error::new(Cause::UpstreamClosed, crate::body::chain(error));

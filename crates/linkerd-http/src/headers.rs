@@ -26,11 +26,19 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
         .get_all(header::CONNECTION)
         .iter()
         .any(|v| tokens(v).any(|t| t.eq_ignore_ascii_case("upgrade")));
-    named && headers.get(header::UPGRADE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    named
+        && headers
+            .get(header::UPGRADE)
+            .is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|t| !t.is_empty())
+    value
+        .to_str()
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|t| !t.is_empty())
 }
 
 /// Removes what RFC 9110 §7.6.1 keeps between two neighbours, unless it belongs to an upgrade.
@@ -83,7 +91,10 @@ pub fn authority(parts: &Parts) -> Result<Option<Authority>, Error> {
     }
     match Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())) {
         Ok(authority) => Ok(Some(authority)),
-        Err(_) => Err(Error::new(Cause::MalformedRequest, "the host header is no authority")),
+        Err(_) => Err(Error::new(
+            Cause::MalformedRequest,
+            "the host header is no authority",
+        )),
     }
 }
 
@@ -101,7 +112,9 @@ pub fn upgrade_to_h2(parts: &mut Parts, authority: Authority) -> Result<(), Erro
             (_, true) => "HTTP/1.1; absolute-form",
         };
         strip_hop_by_hop(&mut parts.headers, false);
-        parts.headers.insert(L5D_ORIG_PROTO, HeaderValue::from_static(proto));
+        parts
+            .headers
+            .insert(L5D_ORIG_PROTO, HeaderValue::from_static(proto));
     }
     make_h2(parts, authority)
 }
@@ -121,7 +134,8 @@ pub fn make_h2(parts: &mut Parts, authority: Authority) -> Result<(), Error> {
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     uri.authority = Some(authority);
     uri.scheme.get_or_insert(Scheme::HTTP);
-    uri.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    uri.path_and_query
+        .get_or_insert_with(|| PathAndQuery::from_static("/"));
     parts.uri = Uri::from_parts(uri).map_err(|e| Error::new(Cause::MalformedRequest, e.to_string()))?;
     Ok(())
 }
@@ -181,7 +195,11 @@ pub fn make_origin_form(parts: &mut Parts) {
     if parts.uri.authority().is_none() {
         return;
     }
-    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = parts
+        .uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
     parts.uri = Uri::from(path);
 }
 
@@ -228,12 +246,7 @@ pub fn response_to_h2(version: &mut Version, headers: &mut HeaderMap, orig: Opti
 }
 
 /// Readies a response for an HTTP/1 client.
-pub fn response_to_h1(
-    status: StatusCode,
-    version: &mut Version,
-    headers: &mut HeaderMap,
-    client: Version,
-) {
+pub fn response_to_h1(status: StatusCode, version: &mut Version, headers: &mut HeaderMap, client: Version) {
     headers.remove(L5D_ORIG_PROTO);
     strip_hop_by_hop(headers, status == StatusCode::SWITCHING_PROTOCOLS);
     *version = client;
@@ -253,7 +266,15 @@ mod tests {
 
     #[test]
     fn a_request_comes_back_from_http2_as_it_was() {
-        let mut request = parts("/path?q=1", &[("host", "web:80"), ("connection", "x-hop"), ("x-hop", "1"), ("x", "y")]);
+        let mut request = parts(
+            "/path?q=1",
+            &[
+                ("host", "web:80"),
+                ("connection", "x-hop"),
+                ("x-hop", "1"),
+                ("x", "y"),
+            ],
+        );
         let authority = authority(&request).unwrap().unwrap();
         upgrade_to_h2(&mut request, authority).unwrap();
         assert_eq!(request.uri, "http://web:80/path?q=1");
@@ -281,14 +302,24 @@ mod tests {
 
     #[test]
     fn framing_cannot_be_named_away() {
-        let mut request = parts("/", &[("host", "a"), ("content-length", "3"), ("connection", "content-length, host")]);
+        let mut request = parts(
+            "/",
+            &[
+                ("host", "a"),
+                ("content-length", "3"),
+                ("connection", "content-length, host"),
+            ],
+        );
         strip_hop_by_hop(&mut request.headers, false);
         assert_eq!(request.headers.len(), 2);
     }
 
     #[test]
     fn an_upgrade_keeps_its_headers() {
-        let mut request = parts("/", &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        let mut request = parts(
+            "/",
+            &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")],
+        );
         assert!(is_upgrade(&request));
         strip_hop_by_hop(&mut request.headers, true);
         assert_eq!(request.headers["upgrade"], "websocket");

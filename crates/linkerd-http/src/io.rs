@@ -29,7 +29,11 @@ impl<I> Counted<PrefixedIo<I>> {
     #[must_use]
     pub fn with_prefix(self, prefix: Bytes) -> Self {
         let (unread, io) = self.io.into_parts();
-        let prefix = if unread.is_empty() { prefix } else { [prefix, unread].concat().into() };
+        let prefix = if unread.is_empty() {
+            prefix
+        } else {
+            [prefix, unread].concat().into()
+        };
         Self {
             io: PrefixedIo::new(prefix, io),
             open: self.open,

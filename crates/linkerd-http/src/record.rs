@@ -34,7 +34,10 @@ impl Classes {
     /// Classifies a response by its status and, when it is gRPC, by the status in its trailers.
     #[must_use]
     pub fn classify(&self, status: StatusCode, grpc_status: Option<u16>) -> Classification {
-        match (self.route().filter(|r| !r.response_classes.is_empty()), grpc_status) {
+        match (
+            self.route().filter(|r| !r.response_classes.is_empty()),
+            grpc_status,
+        ) {
             (Some(route), None) if route.is_failure(status) => Classification::Failure,
             (Some(_), None) => Classification::Success,
             _ => classify::classify(status, grpc_status),
@@ -220,14 +223,19 @@ mod tests {
         fn responses(&self) -> Vec<String> {
             let mut text = String::new();
             self.registry.render(&mut text);
-            text.lines().filter(|l| l.starts_with("response_total")).map(str::to_owned).collect()
+            text.lines()
+                .filter(|l| l.starts_with("response_total"))
+                .map(str::to_owned)
+                .collect()
         }
     }
 
     fn response(grpc: bool, body: Body) -> Response {
         let mut response = Response::new(body);
         if grpc {
-            response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("content-type", "application/grpc".parse().unwrap());
         }
         response
     }
@@ -237,7 +245,10 @@ mod tests {
         let rig = Rig::new();
         let mut followed = rig.record().follow(response(false, Body::full("hello")));
         followed.body_mut().frame().await.unwrap().unwrap();
-        assert_eq!(rig.responses(), ["response_total{status_code=\"200\",classification=\"success\"} 1"]);
+        assert_eq!(
+            rig.responses(),
+            ["response_total{status_code=\"200\",classification=\"success\"} 1"]
+        );
     }
 
     #[tokio::test]
@@ -262,7 +273,10 @@ mod tests {
     fn a_request_given_up_is_a_failure_with_a_reason() {
         let rig = Rig::new();
         drop(rig.record());
-        assert_eq!(rig.responses(), ["response_total{classification=\"failure\",error=\"downstream-closed\"} 1"]);
+        assert_eq!(
+            rig.responses(),
+            ["response_total{classification=\"failure\",error=\"downstream-closed\"} 1"]
+        );
     }
 
     #[test]

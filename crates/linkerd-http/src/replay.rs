@@ -157,7 +157,10 @@ mod tests {
     async fn a_second_attempt_sends_the_same() {
         let replay = Replay::new(Body::full("hello"), 64);
         let mut first = replay.body();
-        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
+        assert_eq!(
+            first.frame().await.unwrap().unwrap().into_data().unwrap(),
+            "hello"
+        );
         drop(first);
         assert!(replay.is_whole());
         assert_eq!(collected(replay.body()).await, "hello");

@@ -40,7 +40,10 @@ pub(crate) type Client = Counted<PrefixedIo<BoxIo>>;
 enum First {
     Tls(Detected, PrefixedIo<TcpStream>),
     /// The application greeted the client.
-    Server { client: TcpStream, app: TcpStream },
+    Server {
+        client: TcpStream,
+        app: TcpStream,
+    },
 }
 
 /// What a connection turns out to carry.
@@ -51,7 +54,11 @@ enum Carries {
 }
 
 pub(crate) async fn serve(inbound: &Arc<Inbound>, accepted: Accepted, drain: drain::Watch) {
-    let Accepted { io, client: ClientAddr(client), orig_dst: OrigDst(dst) } = accepted;
+    let Accepted {
+        io,
+        client: ClientAddr(client),
+        orig_dst: OrigDst(dst),
+    } = accepted;
     let result = if dst.port() == inbound.config.listen_port {
         serve_direct(inbound, io, client, dst, drain).await
     } else if inbound.is_own_ip(dst) {
@@ -60,7 +67,11 @@ pub(crate) async fn serve(inbound: &Arc<Inbound>, accepted: Accepted, drain: dra
         Err(Error::new(Cause::Forbidden, "not an address of this pod"))
     };
     if let Err(error) = result {
-        inbound.metrics.tcp_errors.series(&labels::target(dst).with("error", error.cause().code())).incr();
+        inbound
+            .metrics
+            .tcp_errors
+            .series(&labels::target(dst).with("error", error.cause().code()))
+            .incr();
         info!(%client, server = %dst, code = error.cause().code(), detail = error.detail(), "connection error");
     }
 }
@@ -75,11 +86,19 @@ async fn serve_port(
 ) -> Result<(), Error> {
     let port = inbound.ports.of(inbound, dst);
     let policy = port.policy();
-    let connection = |io, tls: ServerTls| Connection::new(inbound, io, client, tls, port.clone(), policy.clone());
-    let (detected, io) = match first(inbound, &port, &policy, io, client).await.map_err(|e| closed(&e))? {
+    let connection =
+        |io, tls: ServerTls| Connection::new(inbound, io, client, tls, port.clone(), policy.clone());
+    let (detected, io) = match first(inbound, &port, &policy, io, client)
+        .await
+        .map_err(|e| closed(&e))?
+    {
         First::Tls(detected, io) => (detected, io),
         First::Server { client: io, app } => {
-            let reason = if policy.is_opaque() { NoServerTls::PortSkipped } else { NoServerTls::NoTlsFromRemote };
+            let reason = if policy.is_opaque() {
+                NoServerTls::PortSkipped
+            } else {
+                NoServerTls::NoTlsFromRemote
+            };
             let connection = connection(boxed(io), ServerTls::None(reason));
             return forward::serve(inbound, connection, Some(app)).await;
         }
@@ -91,13 +110,22 @@ async fn serve_port(
             serve_transported(inbound, connection(io.into(), tls), drain).await
         }
         Detected::Tls { sni } => {
-            let tls = ServerTls::PassThrough { sni: sni.map(Into::into) };
+            let tls = ServerTls::PassThrough {
+                sni: sni.map(Into::into),
+            };
             let io = connection(PrefixedIo::new(io.prefix().clone(), boxed_tail(io)), tls);
             forward::serve(inbound, io, None).await
         }
         Detected::NotTls => {
-            let reason = if policy.is_opaque() { NoServerTls::PortSkipped } else { NoServerTls::NoTlsFromRemote };
-            let io = connection(PrefixedIo::new(io.prefix().clone(), boxed_tail(io)), ServerTls::None(reason));
+            let reason = if policy.is_opaque() {
+                NoServerTls::PortSkipped
+            } else {
+                NoServerTls::NoTlsFromRemote
+            };
+            let io = connection(
+                PrefixedIo::new(io.prefix().clone(), boxed_tail(io)),
+                ServerTls::None(reason),
+            );
             serve_transported(inbound, io, drain).await
         }
     }
@@ -122,19 +150,32 @@ async fn serve_direct(
 ) -> Result<(), Error> {
     let limit = inbound.config.detect_timeout;
     let late = || Error::new(Cause::DetectTimeout, "direct connection without TLS");
-    let (detected, io) =
-        timeout(limit, linkerd_tls::detect(io)).await.map_err(|_| late())?.map_err(|e| closed(&e))?;
+    let (detected, io) = timeout(limit, linkerd_tls::detect(io))
+        .await
+        .map_err(|_| late())?
+        .map_err(|e| closed(&e))?;
     match detected {
         Detected::Closed => return Ok(()),
         Detected::Tls { sni } if sni.as_deref() == Some(&**inbound.credentials.server_name()) => {}
-        _ => return Err(Error::new(Cause::Forbidden, "direct connections must be mutually authenticated")),
+        _ => {
+            return Err(Error::new(
+                Cause::Forbidden,
+                "direct connections must be mutually authenticated",
+            ));
+        }
     }
     let (mut io, tls, has_header) = terminate(inbound, io, true).await?;
     if tls.client_id().is_none() {
-        return Err(Error::new(Cause::Forbidden, "direct connections must be mutually authenticated"));
+        return Err(Error::new(
+            Cause::Forbidden,
+            "direct connections must be mutually authenticated",
+        ));
     }
     if !has_header {
-        return Err(Error::new(Cause::Forbidden, "direct connections require transport header negotiation"));
+        return Err(Error::new(
+            Cause::Forbidden,
+            "direct connections require transport header negotiation",
+        ));
     }
     let mut buf = BytesMut::with_capacity(512);
     let header = timeout(limit, TransportHeader::read(&mut io, &mut buf))
@@ -142,7 +183,10 @@ async fn serve_direct(
         .map_err(|_| Error::new(Cause::DetectTimeout, "transport header timed out"))?
         .map_err(|e| Error::new(Cause::MalformedRequest, e.to_string()))?;
     if let Some(name) = header.name {
-        return Err(Error::new(Cause::GatewayDomain, format!("this proxy is no gateway for {name}")));
+        return Err(Error::new(
+            Cause::GatewayDomain,
+            format!("this proxy is no gateway for {name}"),
+        ));
     }
     let dst = SocketAddr::new(dst.ip(), header.port.get());
     let port = inbound.ports.of(inbound, dst);
@@ -178,7 +222,12 @@ async fn first(
 /// The application is only dialled for clients that may connect, and whose protocol is not fixed by policy.
 fn may_greet(policy: &ServerPolicy, client: SocketAddr, tls: &ServerTls) -> bool {
     matches!(policy.protocol, Protocol::Detect { .. } | Protocol::Opaque)
-        && policy.authorize(&ClientInfo { ip: client.ip(), tls: tls.shown() }).is_ok()
+        && policy
+            .authorize(&ClientInfo {
+                ip: client.ip(),
+                tls: tls.shown(),
+            })
+            .is_ok()
 }
 
 /// Resolves when the application greets a client that says nothing.
@@ -198,7 +247,10 @@ async fn terminate(
     direct: bool,
 ) -> Result<(BoxIo, ServerTls, bool), Error> {
     let failed = |e: TlsError| Error::new(Cause::TlsHandshake, e.to_string());
-    let handshake = timeout(inbound.config.detect_timeout, inbound.credentials.accept(io, direct));
+    let handshake = timeout(
+        inbound.config.detect_timeout,
+        inbound.credentials.accept(io, direct),
+    );
     let (io, client_id, header) = handshake
         .await
         .map_err(|_| Error::new(Cause::DetectTimeout, "TLS handshake timed out"))?
@@ -219,7 +271,9 @@ async fn serve_transported(
         Protocol::Http1(_) if !meshed => Carries::Http(Version::Http1),
         Protocol::Http1(_) | Protocol::Detect { .. } | Protocol::Invalid(_) => {
             let mut buf = BytesMut::new();
-            let carries = detect_http(&mut connection, &mut buf).await.map_err(|e| closed(&e))?;
+            let carries = detect_http(&mut connection, &mut buf)
+                .await
+                .map_err(|e| closed(&e))?;
             connection.io = connection.io.with_prefix(buf.freeze());
             match (carries, &connection.policy.protocol) {
                 (Carries::Bytes { app: None }, Protocol::Http1(_)) => Carries::Http(Version::Http1),
@@ -289,7 +343,14 @@ impl Connection {
             .join(&tls_labels)
             .join(&labels::server(&policy, port.addr.port()));
         let io = Counted::new(io, inbound.metrics.tcp.series(peer).open());
-        Self { io, client, tls, tls_labels, port, policy }
+        Self {
+            io,
+            client,
+            tls,
+            tls_labels,
+            port,
+            policy,
+        }
     }
 }
 

@@ -57,7 +57,9 @@ impl App {
 
 impl AppConnect {
     async fn dial(&self) -> Result<TcpStream, Error> {
-        connect(self.addr, &self.params).await.map_err(|error| describe(self.addr, &error))
+        connect(self.addr, &self.params)
+            .await
+            .map_err(|error| describe(self.addr, &error))
     }
 }
 

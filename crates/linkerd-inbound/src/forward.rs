@@ -10,9 +10,23 @@ use tokio::net::TcpStream;
 use tracing::{debug, info};
 
 /// Forwards a connection to the application; `app` is a connection on which it has already spoken.
-pub(crate) async fn serve(inbound: &Inbound, connection: Connection, app: Option<TcpStream>) -> Result<(), Error> {
-    let Connection { mut io, client, tls, tls_labels, port, policy } = connection;
-    let info = ClientInfo { ip: client.ip(), tls: tls.shown() };
+pub(crate) async fn serve(
+    inbound: &Inbound,
+    connection: Connection,
+    app: Option<TcpStream>,
+) -> Result<(), Error> {
+    let Connection {
+        mut io,
+        client,
+        tls,
+        tls_labels,
+        port,
+        policy,
+    } = connection;
+    let info = ClientInfo {
+        ip: client.ip(),
+        tls: tls.shown(),
+    };
     let counted = |policy: &ServerPolicy, authz: Option<&Meta>| {
         port.target
             .clone()
@@ -25,7 +39,11 @@ pub(crate) async fn serve(inbound: &Inbound, connection: Connection, app: Option
         info!(%client, server = %port.addr, "connection denied");
         return Ok(());
     };
-    inbound.metrics.tcp_allow.series(&counted(&policy, Some(&authz))).incr();
+    inbound
+        .metrics
+        .tcp_allow
+        .series(&counted(&policy, Some(&authz)))
+        .incr();
     let app = match app {
         Some(app) => app,
         None => port.app.dial().await?,
@@ -50,12 +68,24 @@ pub(crate) async fn serve(inbound: &Inbound, connection: Connection, app: Option
         Some(Ok(passed)) => (passed, "server".to_owned(), None),
         Some(Err(error)) => {
             debug!(%error, %client, "forwarded connection ended");
-            (linkerd_http::Transferred::default(), format!("error: {error}"), None)
+            (
+                linkerd_http::Transferred::default(),
+                format!("error: {error}"),
+                None,
+            )
         }
         None => {
-            inbound.metrics.tcp_terminate.series(&counted(&updates.borrow(), None)).incr();
+            inbound
+                .metrics
+                .tcp_terminate
+                .series(&counted(&updates.borrow(), None))
+                .incr();
             info!(%client, server = %port.addr, "connection is no longer authorized");
-            (linkerd_http::Transferred::default(), "proxy: unauthorized".to_owned(), Some(Cause::Unauthorized))
+            (
+                linkerd_http::Transferred::default(),
+                "proxy: unauthorized".to_owned(),
+                Some(Cause::Unauthorized),
+            )
         }
     };
     if let Some(tapped) = tapped.flatten() {
@@ -74,7 +104,10 @@ fn authorized(policy: &ServerPolicy, client: &ClientInfo<'_>) -> Option<Arc<Meta
 }
 
 /// Resolves when an update of the policy takes the client's permission away.
-async fn lost_permission(updates: &mut tokio::sync::watch::Receiver<Arc<ServerPolicy>>, client: &ClientInfo<'_>) {
+async fn lost_permission(
+    updates: &mut tokio::sync::watch::Receiver<Arc<ServerPolicy>>,
+    client: &ClientInfo<'_>,
+) {
     loop {
         if updates.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -84,4 +117,3 @@ async fn lost_permission(updates: &mut tokio::sync::watch::Receiver<Arc<ServerPo
         }
     }
 }
-

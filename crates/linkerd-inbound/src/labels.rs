@@ -15,14 +15,18 @@ pub(crate) fn target(addr: SocketAddr) -> Labels {
 pub(crate) fn tls(tls: &ServerTls, names: &Bounded) -> Labels {
     match tls {
         ServerTls::Terminated { client_id } => {
-            let id = client_id.as_ref().map_or_else(|| "".into(), |id| names.admit(id.as_str()));
+            let id = client_id
+                .as_ref()
+                .map_or_else(|| "".into(), |id| names.admit(id.as_str()));
             Labels::new().with("tls", "true").with("client_id", &id)
         }
         ServerTls::PassThrough { sni } => {
             let sni = sni.as_deref().map_or_else(|| "".into(), |sni| names.admit(sni));
             Labels::new().with("tls", "opaque").with("sni", &sni)
         }
-        ServerTls::None(reason) => Labels::new().with("tls", "no_identity").with("no_tls_reason", reason.as_str()),
+        ServerTls::None(reason) => Labels::new()
+            .with("tls", "no_identity")
+            .with("no_tls_reason", reason.as_str()),
     }
 }
 

@@ -109,6 +109,8 @@ impl Inbound {
 
 impl std::fmt::Debug for Inbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inbound").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Inbound")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }

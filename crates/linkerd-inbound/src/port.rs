@@ -4,12 +4,7 @@ use crate::{Inbound, app::App, labels, rate_limit::Limiter};
 use linkerd_metrics::Labels;
 use linkerd_policy::ServerPolicy;
 use parking_lot::Mutex;
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// One address of the application.

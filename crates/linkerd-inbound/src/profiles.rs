@@ -99,7 +99,9 @@ impl Profiles {
         let host = host.strip_suffix('.').unwrap_or(host);
         self.suffixes.iter().any(|suffix| {
             suffix.is_empty()
-                || host.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.ends_with('.') && rest.len() > 1)
+                || host
+                    .strip_suffix(suffix.as_str())
+                    .is_some_and(|rest| rest.ends_with('.') && rest.len() > 1)
         })
     }
 }

@@ -29,7 +29,12 @@ struct Cell(Option<Instant>);
 
 impl Limiter {
     /// Admits a request of `client`, or says which limit it exceeds.
-    pub(crate) fn admit(&self, limit: &Arc<RateLimit>, client: Option<&Id>, now: Instant) -> Result<(), Exceeded> {
+    pub(crate) fn admit(
+        &self,
+        limit: &Arc<RateLimit>,
+        client: Option<&Id>,
+        now: Instant,
+    ) -> Result<(), Exceeded> {
         let state = &mut *self.0.lock();
         if state.limit.as_ref().is_none_or(|l| l != limit) {
             *state = State {
@@ -46,9 +51,16 @@ impl Limiter {
             return Ok(());
         };
         if state.identities.len() >= MAX_IDENTITIES {
-            state.identities.retain(|_, cell| cell.0.is_some_and(|tat| tat > now));
+            state
+                .identities
+                .retain(|_, cell| cell.0.is_some_and(|tat| tat > now));
         }
-        if state.identities.entry(client.cloned()).or_default().admit(rate, now) {
+        if state
+            .identities
+            .entry(client.cloned())
+            .or_default()
+            .admit(rate, now)
+        {
             return Ok(());
         }
         Err(exceeded("identity", rate))
@@ -107,7 +119,11 @@ mod tests {
         let limiter = Limiter::default();
         let limit = limit(Some(10), None, vec![]);
         let start = Instant::now();
-        let admitted = |at| (0..100).filter(|_| limiter.admit(&limit, None, at).is_ok()).count();
+        let admitted = |at| {
+            (0..100)
+                .filter(|_| limiter.admit(&limit, None, at).is_ok())
+                .count()
+        };
         assert_eq!(admitted(start), 10);
         assert_eq!(admitted(start + Duration::from_millis(500)), 5);
     }
@@ -123,7 +139,10 @@ mod tests {
         let limit = limit(None, Some(1), vec![override_b]);
         let now = Instant::now();
         let admitted = |id: Option<&Id>| (0..10).filter(|_| limiter.admit(&limit, id, now).is_ok()).count();
-        assert_eq!([admitted(Some(&a)), admitted(Some(&b)), admitted(None)], [1, 2, 1]);
+        assert_eq!(
+            [admitted(Some(&a)), admitted(Some(&b)), admitted(None)],
+            [1, 2, 1]
+        );
     }
 
     proptest! {

@@ -95,7 +95,14 @@ struct Tail {
 
 impl Session {
     pub(crate) fn new(inbound: &Arc<Inbound>, connection: Connection) -> (Self, Io) {
-        let Connection { io, client, tls, tls_labels, port, policy: _ } = connection;
+        let Connection {
+            io,
+            client,
+            tls,
+            tls_labels,
+            port,
+            policy: _,
+        } = connection;
         let session = Self {
             inbound: inbound.clone(),
             port,
@@ -108,7 +115,10 @@ impl Session {
     }
 
     fn info(&self) -> ClientInfo<'_> {
-        ClientInfo { ip: self.client.ip(), tls: self.tls.shown() }
+        ClientInfo {
+            ip: self.client.ip(),
+            tls: self.tls.shown(),
+        }
     }
 
     /// How this connection's client wants its errors.
@@ -131,7 +141,9 @@ impl Session {
         match &policy.protocol {
             Protocol::Detect { http, .. } | Protocol::Http1(http) | Protocol::Http2(http) => {
                 let found = route::find(&http.routes, host, method, uri, map);
-                let Some(found) = found else { return Err(self.no_route(policy)) };
+                let Some(found) = found else {
+                    return Err(self.no_route(policy));
+                };
                 let admitted = self.authorize(policy, found.route)?;
                 self.within_rate(policy, found.route, http.rate_limit.as_ref())?;
                 let prefix = found.matched_prefix.map(str::to_owned);
@@ -140,7 +152,9 @@ impl Session {
             }
             Protocol::Grpc(grpc) => {
                 let found = route::find(&grpc.routes, host, method, uri, map);
-                let Some(found) = found else { return Err(self.no_route(policy)) };
+                let Some(found) = found else {
+                    return Err(self.no_route(policy));
+                };
                 let admitted = self.authorize(policy, found.route)?;
                 apply_grpc(found.rule, parts)?;
                 Ok(admitted)
@@ -148,7 +162,10 @@ impl Session {
             // The connection began before the policy changed, or its proxy was told that it is HTTP.
             Protocol::Opaque | Protocol::Tls => self.authorize(policy, &any_route()),
             Protocol::Invalid(reason) => {
-                let error = Error::new(Cause::InvalidPolicy, format!("invalid server configuration: {reason}"));
+                let error = Error::new(
+                    Cause::InvalidPolicy,
+                    format!("invalid server configuration: {reason}"),
+                );
                 Err(error.into())
             }
         }
@@ -186,10 +203,17 @@ impl Session {
         limit: Option<&Arc<RateLimit>>,
     ) -> Result<(), Refusal> {
         let Some(limit) = limit else { return Ok(()) };
-        let Err(exceeded) = self.port.limiter.admit(limit, self.tls.client_id(), tokio::time::Instant::now()) else {
+        let Err(exceeded) = self
+            .port
+            .limiter
+            .admit(limit, self.tls.client_id(), tokio::time::Instant::now())
+        else {
             return Ok(());
         };
-        let Exceeded { scope, requests_per_second } = exceeded;
+        let Exceeded {
+            scope,
+            requests_per_second,
+        } = exceeded;
         let labels = self
             .server_labels(policy)
             .join(&labels::resource("route", &route.meta))
@@ -201,7 +225,10 @@ impl Session {
     }
 
     fn server_labels(&self, policy: &ServerPolicy) -> Labels {
-        self.port.target.clone().join(&labels::server(policy, self.port.addr.port()))
+        self.port
+            .target
+            .clone()
+            .join(&labels::server(policy, self.port.addr.port()))
     }
 
     fn policy_labels(&self, policy: &ServerPolicy, route: &Meta, authz: Option<&Meta>) -> Labels {
@@ -241,13 +268,24 @@ impl Session {
         let canonical = parts.headers.remove(L5D_DST_CANONICAL);
         let name = match &canonical {
             Some(name) => name.to_str().ok()?,
-            None => parts.uri.authority().map(http::uri::Authority::as_str).or_else(|| {
-                parts.headers.get(http::header::HOST).and_then(|h| h.to_str().ok())
-            })?,
+            None => parts
+                .uri
+                .authority()
+                .map(http::uri::Authority::as_str)
+                .or_else(|| {
+                    parts
+                        .headers
+                        .get(http::header::HOST)
+                        .and_then(|h| h.to_str().ok())
+                })?,
         };
         let profile = self.inbound.profiles.of(&name.to_ascii_lowercase()).await?;
         let matches = |r: &linkerd_policy::profile::Route| r.condition.matches(&parts.method, &parts.uri);
-        let index = profile.routes.iter().position(matches).unwrap_or(profile.routes.len());
+        let index = profile
+            .routes
+            .iter()
+            .position(matches)
+            .unwrap_or(profile.routes.len());
         Some((profile, index))
     }
 
@@ -263,7 +301,11 @@ impl Session {
         if cache.profiles.len() >= MAX_CACHED {
             cache.profiles.clear();
         }
-        cache.profiles.push(ProfileSeries { profile: profile.clone(), route, http: http.clone() });
+        cache.profiles.push(ProfileSeries {
+            profile: profile.clone(),
+            route,
+            http: http.clone(),
+        });
         Some(http)
     }
 
@@ -304,7 +346,14 @@ impl Session {
             Answer::Status(status) => Synthetic::from_error(&error, client, Some(status)),
             Answer::Grpc(code) => Synthetic::grpc(&error, client, code),
             Answer::Redirect(status, location) => {
-                let mut answer = Synthetic::from_error(&error, Client { grpc: false, ..client }, Some(status));
+                let mut answer = Synthetic::from_error(
+                    &error,
+                    Client {
+                        grpc: false,
+                        ..client
+                    },
+                    Some(status),
+                );
                 answer.head.headers_mut().insert(http::header::LOCATION, location);
                 answer
             }
@@ -315,7 +364,9 @@ impl Session {
     }
 
     fn count_error(&self, policy: &ServerPolicy, cause: Cause) {
-        let labels = Labels::new().with("error", cause.code()).join(&self.server_labels(policy));
+        let labels = Labels::new()
+            .with("error", cause.code())
+            .join(&self.server_labels(policy));
         self.inbound.metrics.http_errors.series(&labels).incr();
     }
 
@@ -358,7 +409,9 @@ impl Handler for Session {
         let policy = self.port.policy();
         let (mut parts, body) = request.into_parts();
         let client = self.client(&parts);
-        let admitted = self.enter().and_then(|in_flight| Ok((self.admit(&policy, &mut parts)?, in_flight)));
+        let admitted = self
+            .enter()
+            .and_then(|in_flight| Ok((self.admit(&policy, &mut parts)?, in_flight)));
         let (admitted, in_flight) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(answered(self.refuse(&policy, client, refusal))),
@@ -380,8 +433,22 @@ impl Handler for Session {
             Some(taps) => body.observe(taps.request_body()),
             None => body,
         };
-        match self.port.app.send(version, Request::from_parts(parts, body)).await {
-            Ok(response) => Ok(respond(response, record, Tail { taps, _in_flight: in_flight }, client.version, orig)),
+        match self
+            .port
+            .app
+            .send(version, Request::from_parts(parts, body))
+            .await
+        {
+            Ok(response) => Ok(respond(
+                response,
+                record,
+                Tail {
+                    taps,
+                    _in_flight: in_flight,
+                },
+                client.version,
+                orig,
+            )),
             Err(Failed { error, .. }) if error.reset().is_some() && client.version == Version::HTTP_2 => {
                 self.count_error(&policy, error.cause());
                 record.reset(&error);
@@ -455,7 +522,10 @@ fn apply_http(filters: &[HttpFilter], prefix: Option<&str>, parts: &mut Parts) -
             }
             HttpFilter::Failure(injector) if injector.ratio.hits(rand::rng().random()) => {
                 let error = Error::new(Cause::FaultInjected, &*injector.failure.message);
-                return Err(Refusal { error, answer: Answer::Status(injector.failure.status) });
+                return Err(Refusal {
+                    error,
+                    answer: Answer::Status(injector.failure.status),
+                });
             }
             HttpFilter::Failure(_) => {}
             HttpFilter::Unknown => return Err(Error::new(Cause::InvalidPolicy, "unknown filter").into()),
@@ -470,7 +540,10 @@ fn apply_grpc(filters: &[GrpcFilter], parts: &mut Parts) -> Result<(), Refusal> 
             GrpcFilter::RequestHeaders(modifier) => modifier.apply(&mut parts.headers),
             GrpcFilter::Failure(injector) if injector.ratio.hits(rand::rng().random()) => {
                 let error = Error::new(Cause::FaultInjected, &*injector.failure.message);
-                return Err(Refusal { error, answer: Answer::Grpc(injector.failure.code) });
+                return Err(Refusal {
+                    error,
+                    answer: Answer::Grpc(injector.failure.code),
+                });
             }
             GrpcFilter::Failure(_) => {}
             GrpcFilter::Unknown => return Err(Error::new(Cause::InvalidPolicy, "unknown filter").into()),
@@ -482,13 +555,19 @@ fn apply_grpc(filters: &[GrpcFilter], parts: &mut Parts) -> Result<(), Refusal> 
 fn redirected(status: StatusCode, location: &http::Uri) -> Refusal {
     let error = Error::new(Cause::Redirect, location.to_string());
     match HeaderValue::from_str(&location.to_string()) {
-        Ok(location) => Refusal { error, answer: Answer::Redirect(status, location) },
+        Ok(location) => Refusal {
+            error,
+            answer: Answer::Redirect(status, location),
+        },
         Err(_) => Error::new(Cause::InvalidPolicy, "redirect to an invalid location").into(),
     }
 }
 
 fn any_route() -> RouteInfo {
-    RouteInfo { meta: Meta::default_named("default"), authorizations: Vec::new() }
+    RouteInfo {
+        meta: Meta::default_named("default"),
+        authorizations: Vec::new(),
+    }
 }
 
 /// The labels of a profile's route, as `viz routes` reads them.
@@ -509,20 +588,31 @@ pub(crate) fn client_labels(tls: &ServerTls) -> LabelMap {
             std::iter::once(label("tls", "true")).chain(id).collect()
         }
         ServerTls::PassThrough { .. } => [label("tls", "opaque")].into(),
-        ServerTls::None(reason) => [label("tls", "no_identity"), label("no_tls_reason", reason.as_str())].into(),
+        ServerTls::None(reason) => [
+            label("tls", "no_identity"),
+            label("no_tls_reason", reason.as_str()),
+        ]
+        .into(),
     }
 }
 
 pub(crate) fn label_map(prefix: &str, meta: &Meta) -> LabelMap {
-    [("group", meta.group()), ("kind", meta.kind()), ("name", meta.name())]
-        .into_iter()
-        .map(|(k, v)| (format!("{prefix}_{k}"), v.to_owned()))
-        .collect()
+    [
+        ("group", meta.group()),
+        ("kind", meta.kind()),
+        ("name", meta.name()),
+    ]
+    .into_iter()
+    .map(|(k, v)| (format!("{prefix}_{k}"), v.to_owned()))
+    .collect()
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self { error, answer: Answer::Plain }
+        Self {
+            error,
+            answer: Answer::Plain,
+        }
     }
 }
 

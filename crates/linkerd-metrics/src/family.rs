@@ -190,7 +190,9 @@ impl<M: Print> Family<M> {
         if let Some(overflow) = &inner.overflow
             && overflow.hits.value() > 0
         {
-            overflow.series.print(out, name, &Labels::new().with("overflow", "true"));
+            overflow
+                .series
+                .print(out, name, &Labels::new().with("overflow", "true"));
         }
     }
 }
@@ -221,7 +223,9 @@ impl<M> fmt::Debug for Family<M> {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry").field("retain_idle", &self.shared.retain_idle).finish_non_exhaustive()
+        f.debug_struct("Registry")
+            .field("retain_idle", &self.shared.retain_idle)
+            .finish_non_exhaustive()
     }
 }
 
@@ -245,7 +249,10 @@ mod tests {
         family.series(&labels).incr();
         family.series(&labels).add(2);
         let text = rendered(&registry);
-        assert!(text.contains("# TYPE requests_total counter\nrequests_total{a=\"b\"} 3\n"), "{text}");
+        assert!(
+            text.contains("# TYPE requests_total counter\nrequests_total{a=\"b\"} 3\n"),
+            "{text}"
+        );
         assert!(text.ends_with("# EOF\n"));
     }
 

@@ -62,7 +62,10 @@ impl HttpFamilies {
     pub fn route(registry: &Registry) -> Self {
         Self {
             requests: registry.counter("route_request_total", "Total count of HTTP requests of a route."),
-            responses: registry.counter("route_response_total", "Total count of HTTP responses of a route."),
+            responses: registry.counter(
+                "route_response_total",
+                "Total count of HTTP responses of a route.",
+            ),
             latencies: Some(registry.histogram(
                 "route_response_latency_ms",
                 "Elapsed times between a request's headers being received and its response stream beginning.",
@@ -75,8 +78,14 @@ impl HttpFamilies {
     #[must_use]
     pub fn route_actual(registry: &Registry) -> Self {
         Self {
-            requests: registry.counter("route_actual_request_total", "Total count of attempts to send a route's requests."),
-            responses: registry.counter("route_actual_response_total", "Total count of responses to a route's attempts."),
+            requests: registry.counter(
+                "route_actual_request_total",
+                "Total count of attempts to send a route's requests.",
+            ),
+            responses: registry.counter(
+                "route_actual_response_total",
+                "Total count of responses to a route's attempts.",
+            ),
             latencies: None,
         }
     }

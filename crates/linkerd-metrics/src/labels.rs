@@ -132,7 +132,9 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        let labels = Labels::new().with("a", "x\"y\\z\n").with("dst_app.kubernetes.io/name", "é");
+        let labels = Labels::new()
+            .with("a", "x\"y\\z\n")
+            .with("dst_app.kubernetes.io/name", "é");
         assert_eq!(labels.as_str(), r#"a="x\"y\\z\n",dst_app_kubernetes_io_name="é""#);
     }
 
@@ -140,7 +142,10 @@ mod tests {
     fn values_beyond_the_bound_become_other() {
         let overflow = Arc::new(Counter::default());
         let bounded = Bounded::new(2, overflow.clone());
-        let seen: Vec<_> = ["a", "b", "c", "a", "d"].iter().map(|v| bounded.admit(v).to_string()).collect();
+        let seen: Vec<_> = ["a", "b", "c", "a", "d"]
+            .iter()
+            .map(|v| bounded.admit(v).to_string())
+            .collect();
         assert_eq!(seen, ["a", "b", "other", "a", "other"]);
         assert_eq!(overflow.value(), 2);
     }

@@ -28,7 +28,11 @@ use tracing::{debug, info};
 pub(crate) type Client = Counted<PrefixedIo<BoxIo>>;
 
 pub(crate) async fn serve(outbound: &Arc<Outbound>, accepted: Accepted, drain: drain::Watch) {
-    let Accepted { io, client: ClientAddr(client), orig_dst: OrigDst(dst) } = accepted;
+    let Accepted {
+        io,
+        client: ClientAddr(client),
+        orig_dst: OrigDst(dst),
+    } = accepted;
     if let Err(error) = serve_destination(outbound, io, client, dst, drain).await {
         let labels = metrics::target(dst).with("error", error.cause().code());
         outbound.metrics.tcp_errors.series(&labels).incr();
@@ -62,7 +66,10 @@ async fn serve_destination(
                 Found::Nothing => return Ok(()),
                 Found::Bytes(opened) => {
                     let Protocol::Detect { opaque, .. } = &plan.protocol else {
-                        return Err(Error::new(Cause::InvalidPolicy, "invalid client policy configuration"));
+                        return Err(Error::new(
+                            Cause::InvalidPolicy,
+                            "invalid client policy configuration",
+                        ));
                     };
                     return forward::serve(outbound, io, client, opaque, opened).await;
                 }
@@ -82,7 +89,10 @@ fn counted(outbound: &Outbound, dst: SocketAddr, io: PrefixedIo<TcpStream>) -> C
         .with("no_tls_reason", NoClientTls::Loopback.as_str());
     let (prefix, io) = io.into_parts();
     let io: BoxIo = Box::new(io);
-    Counted::new(PrefixedIo::new(prefix, io), outbound.metrics.tcp.series(peer).open())
+    Counted::new(
+        PrefixedIo::new(prefix, io),
+        outbound.metrics.tcp.series(peer).open(),
+    )
 }
 
 async fn serve_http(
@@ -116,8 +126,9 @@ async fn serve_tls(
     dst: SocketAddr,
     routes: &[TlsRoute],
 ) -> Result<(), Error> {
-    let (detected, io) =
-        linkerd_tls::detect(io).await.map_err(|e| Error::new(Cause::DownstreamClosed, e.to_string()))?;
+    let (detected, io) = linkerd_tls::detect(io)
+        .await
+        .map_err(|e| Error::new(Cause::DownstreamClosed, e.to_string()))?;
     let sni = match detected {
         Detected::Closed => return Ok(()),
         Detected::Tls { sni: Some(sni) } => sni,
@@ -154,7 +165,9 @@ async fn detect_http(plan: &Plan, io: &mut Client, buf: &mut BytesMut) -> Result
 
 /// Resolves when the destination greets a client that says nothing.
 async fn greeting(bytes: Option<&Arc<plan::Bytes>>) -> Opened {
-    let Some(bytes) = bytes else { return std::future::pending().await };
+    let Some(bytes) = bytes else {
+        return std::future::pending().await;
+    };
     sleep(SILENCE).await;
     if let Ok(mut opened) = forward::open(bytes).await {
         let mut first = BytesMut::with_capacity(FIRST_BYTES);

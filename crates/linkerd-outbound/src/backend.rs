@@ -51,9 +51,10 @@ impl Backend {
         accrual: FailureAccrual,
     ) -> Self {
         let (authority, balancer): (Arc<str>, _) = match dispatch {
-            Dispatch::Balance { authority, load } => {
-                (authority.clone(), Some(outbound.backends.balancer(outbound, authority, *load, accrual)))
-            }
+            Dispatch::Balance { authority, load } => (
+                authority.clone(),
+                Some(outbound.backends.balancer(outbound, authority, *load, accrual)),
+            ),
             Dispatch::Forward(endpoint) => ("".into(), Some(forward(outbound, endpoint, accrual))),
             Dispatch::Unknown => ("".into(), None),
         };
@@ -62,20 +63,37 @@ impl Backend {
             Dispatch::Forward(endpoint) => format!("endpoint {}", endpoint.addr),
             Dispatch::Unknown => format!("backend {meta}"),
         };
-        Self { name, meta: meta.clone(), balancer, unserved: OnceLock::new(), authority }
+        Self {
+            name,
+            meta: meta.clone(),
+            balancer,
+            unserved: OnceLock::new(),
+            authority,
+        }
     }
 
     pub(crate) async fn pick(&self, avoid: &[SocketAddr]) -> Result<PickedEndpoint, Error> {
-        self.balancer()?.pick(avoid).await.map_err(|e| e.within(&self.name))
+        self.balancer()?
+            .pick(avoid)
+            .await
+            .map_err(|e| e.within(&self.name))
     }
 
     /// Another endpoint, if one is available now.
     pub(crate) fn pick_now(&self, avoid: &[SocketAddr]) -> Option<PickedEndpoint> {
-        self.balancer.as_ref()?.pick_now(avoid).filter(|p| !avoid.contains(&p.addr()))
+        self.balancer
+            .as_ref()?
+            .pick_now(avoid)
+            .filter(|p| !avoid.contains(&p.addr()))
     }
 
     fn balancer(&self) -> Result<&Balancer<Arc<Endpoint>>, Error> {
-        let missing = || Error::new(linkerd_stack::Cause::NoBackend, format!("{} has no dispatcher", self.name));
+        let missing = || {
+            Error::new(
+                linkerd_stack::Cause::NoBackend,
+                format!("{} has no dispatcher", self.name),
+            )
+        };
         self.balancer.as_deref().ok_or_else(missing)
     }
 
@@ -115,7 +133,10 @@ fn params(outbound: &Outbound, load: client::Load, accrual: FailureAccrual) -> P
 /// A single endpoint behaves as a balancer with one.
 fn forward(outbound: &Outbound, spec: &Arc<Spec>, accrual: FailureAccrual) -> Arc<Balancer<Arc<Endpoint>>> {
     let balancer = Balancer::new(params(outbound, client::Load::default(), accrual));
-    let set = EndpointSet { endpoints: [(spec.addr, spec.clone())].into(), exists: true };
+    let set = EndpointSet {
+        endpoints: [(spec.addr, spec.clone())].into(),
+        exists: true,
+    };
     balancer.update(&set, |spec| Arc::new(Endpoint::new(outbound, spec, "")));
     Arc::new(balancer)
 }
@@ -139,9 +160,18 @@ impl Backends {
             return balancer;
         }
         let balancer = Arc::new(Balancer::new(params(outbound, load, accrual)));
-        shared.push(Shared { load, accrual, balancer: Arc::downgrade(&balancer) });
+        shared.push(Shared {
+            load,
+            accrual,
+            balancer: Arc::downgrade(&balancer),
+        });
         let updates = outbound.discover.endpoints(authority);
-        tokio::spawn(follow(outbound.clone(), authority.clone(), Arc::downgrade(&balancer), updates));
+        tokio::spawn(follow(
+            outbound.clone(),
+            authority.clone(),
+            Arc::downgrade(&balancer),
+            updates,
+        ));
         balancer
     }
 
@@ -149,7 +179,10 @@ impl Backends {
     #[allow(dead_code, reason = "read by the admin server's diagnostics")]
     pub(crate) fn inspect(&self, mut f: impl FnMut(&str, &Balancer<Arc<Endpoint>>)) {
         for (authority, shared) in &*self.0.lock() {
-            shared.iter().filter_map(|s| s.balancer.upgrade()).for_each(|b| f(authority, &b));
+            shared
+                .iter()
+                .filter_map(|s| s.balancer.upgrade())
+                .for_each(|b| f(authority, &b));
         }
     }
 }
@@ -163,7 +196,9 @@ async fn follow(
 ) {
     loop {
         let set = updates.borrow_and_update().clone();
-        let Some(balancer) = balancer.upgrade() else { return };
+        let Some(balancer) = balancer.upgrade() else {
+            return;
+        };
         if let Some(set) = set {
             debug!(%authority, endpoints = set.endpoints.len(), "endpoints changed");
             balancer.update(&set, |spec| Arc::new(Endpoint::new(&outbound, spec, &authority)));

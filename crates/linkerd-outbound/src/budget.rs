@@ -28,8 +28,15 @@ struct Slice {
 
 impl Budget {
     pub(crate) fn new(limits: RetryBudget, now: Instant) -> Self {
-        let state = State { slices: [Slice::default(); SLICES], current: 0, began: now };
-        Self { limits, state: Mutex::new(state) }
+        let state = State {
+            slices: [Slice::default(); SLICES],
+            current: 0,
+            began: now,
+        };
+        Self {
+            limits,
+            state: Mutex::new(state),
+        }
     }
 
     /// Counts a request that may be retried later.
@@ -69,7 +76,11 @@ impl State {
             self.slices[self.current] = Slice::default();
         }
         if passed > 0 {
-            self.began = if passed >= 10 { now } else { self.began + length * passed };
+            self.began = if passed >= 10 {
+                now
+            } else {
+                self.began + length * passed
+            };
         }
         &mut self.slices[self.current]
     }
@@ -83,7 +94,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn budget(min_per_second: u32, ratio: f32, start: Instant) -> Budget {
-        Budget::new(RetryBudget::new(Duration::from_secs(10), min_per_second, ratio).unwrap(), start)
+        Budget::new(
+            RetryBudget::new(Duration::from_secs(10), min_per_second, ratio).unwrap(),
+            start,
+        )
     }
 
     #[test]

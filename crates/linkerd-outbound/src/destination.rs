@@ -41,7 +41,12 @@ impl Destination {
             Ok(Ok(plan)) => plan.clone(),
             Ok(Err(_)) | Err(_) => None,
         };
-        answer.ok_or_else(|| Error::new(Cause::FailFast, format!("destination {}: discovery did not answer", self.addr)))
+        answer.ok_or_else(|| {
+            Error::new(
+                Cause::FailFast,
+                format!("destination {}: discovery did not answer", self.addr),
+            )
+        })
     }
 
     pub(crate) fn current(&self) -> Option<Arc<Plan>> {
@@ -51,7 +56,10 @@ impl Destination {
 
 impl Destinations {
     pub(crate) fn new(idle_timeout: Duration) -> Self {
-        Self { idle_timeout, known: Mutex::default() }
+        Self {
+            idle_timeout,
+            known: Mutex::default(),
+        }
     }
 
     pub(crate) fn of(&self, outbound: &Arc<Outbound>, addr: SocketAddr) -> Arc<Destination> {
@@ -66,7 +74,13 @@ impl Destinations {
         if known.is_empty() {
             tokio::spawn(sweep(outbound.clone()));
         }
-        known.insert(addr, Known { destination: destination.clone(), used: Instant::now() });
+        known.insert(
+            addr,
+            Known {
+                destination: destination.clone(),
+                used: Instant::now(),
+            },
+        );
         destination
     }
 }
@@ -95,7 +109,10 @@ async fn follow(outbound: Arc<Outbound>, addr: SocketAddr, sender: watch::Sender
     let mut profile = outbound.discover.profile(LookupTarget::Addr(addr));
     let mut policy = outbound.discover.outbound_policy(LookupTarget::Addr(addr));
     loop {
-        let known = (profile.borrow_and_update().clone(), policy.borrow_and_update().clone());
+        let known = (
+            profile.borrow_and_update().clone(),
+            policy.borrow_and_update().clone(),
+        );
         if let (Some(profile), Some(policy)) = known {
             sender.send_replace(Some(Arc::new(Plan::new(&outbound, addr, &profile, &policy))));
         }

@@ -8,8 +8,7 @@ use crate::{
 use http::{Version, header, request::Parts};
 use http_body::Body as _;
 use linkerd_http::{
-    Body, Classes, End, Failed, Observe, Record, Replay, Request, Response, classify,
-    detect,
+    Body, Classes, End, Failed, Observe, Record, Replay, Request, Response, classify, detect,
     headers::{self, L5D_DST_CANONICAL, L5D_PROXY_CONNECTION, L5D_PROXY_ERROR},
 };
 use linkerd_metrics::{Classification, HttpSeries};
@@ -74,7 +73,10 @@ impl Outgoing {
     /// `keep` bounds the body that can be sent again.
     pub(crate) fn new(parts: Parts, body: Body, authority: http::uri::Authority, keep: usize) -> Self {
         let too_large = || {
-            let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+            let length = parts
+                .headers
+                .get(header::CONTENT_LENGTH)
+                .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
             length.is_some_and(|n| n > keep)
         };
         let body = if body.is_end_stream() {
@@ -84,7 +86,11 @@ impl Outgoing {
         } else {
             OutgoingBody::Replay(Replay::new(body, keep))
         };
-        Self { parts, body, authority }
+        Self {
+            parts,
+            body,
+            authority,
+        }
     }
 
     pub(crate) const fn parts(&self) -> &Parts {
@@ -145,9 +151,10 @@ impl Dispatch<'_> {
                 None => {
                     return match outcome {
                         Ok(answer) => Ok(answer.response),
-                        Err(Unanswered { error, .. }) => {
-                            Err(Unanswered { error: error.within(&backend.name), counted })
-                        }
+                        Err(Unanswered { error, .. }) => Err(Unanswered {
+                            error: error.within(&backend.name),
+                            counted,
+                        }),
                     };
                 }
             }
@@ -162,7 +169,10 @@ impl Dispatch<'_> {
                 Err(_) => Err(Error::new(cause, "timed out waiting for an endpoint").within(&backend.name)),
             },
         };
-        picked.map_err(|error| Unanswered { error, counted: false })
+        picked.map_err(|error| Unanswered {
+            error,
+            counted: false,
+        })
     }
 
     async fn attempt(&self, mut picked: PickedEndpoint, out: &mut Outgoing) -> Result<Answer, Unanswered> {
@@ -170,7 +180,11 @@ impl Dispatch<'_> {
         self.check_identity(&endpoint)?;
         let upgrade = headers::is_upgrade(&out.parts);
         let over_h2 = out.parts.version == Version::HTTP_2 || (endpoint.upgrades() && !upgrade);
-        let version = if over_h2 { detect::Version::Http2 } else { detect::Version::Http1 };
+        let version = if over_h2 {
+            detect::Version::Http2
+        } else {
+            detect::Version::Http1
+        };
         let mut begun: Option<(Record, Option<HttpTaps>)> = None;
         let request = out.request();
         let mut request = prepare(request, out, &endpoint, over_h2, upgrade)?;
@@ -201,7 +215,10 @@ impl Dispatch<'_> {
                     picked.answered(started.elapsed());
                     return Ok(self.respond(response, &endpoint, record, taps, picked));
                 }
-                Err(Failed { request: Some(unsent), .. }) if may_be_stale => {
+                Err(Failed {
+                    request: Some(unsent),
+                    ..
+                }) if may_be_stale => {
                     request = *unsent;
                     begun = Some((record, taps));
                 }
@@ -242,14 +259,22 @@ impl Dispatch<'_> {
     }
 
     fn check_identity(&self, endpoint: &Endpoint) -> Result<(), Unanswered> {
-        let Some(required) = self.required_id else { return Ok(()) };
+        let Some(required) = self.required_id else {
+            return Ok(());
+        };
         let found = match &endpoint.tls {
             ClientTls::Established { server_id } if server_id == required => return Ok(()),
             ClientTls::Established { server_id } => server_id.as_str(),
             ClientTls::None(_) => "none",
         };
-        let error = Error::new(Cause::IdentityRequired, format!("required id {required}, found {found}"));
-        Err(Unanswered { error, counted: false })
+        let error = Error::new(
+            Cause::IdentityRequired,
+            format!("required id {required}, found {found}"),
+        );
+        Err(Unanswered {
+            error,
+            counted: false,
+        })
     }
 
     fn begin(
@@ -295,7 +320,13 @@ impl Dispatch<'_> {
         if by_proxy.is_none() || !self.outbound.config.informational_headers {
             response.headers_mut().remove(L5D_PROXY_ERROR);
         }
-        let tail = Tail { picked, taps, classes: self.classes.clone(), status, grpc_status };
+        let tail = Tail {
+            picked,
+            taps,
+            classes: self.classes.clone(),
+            status,
+            grpc_status,
+        };
         Answer {
             response: response.map(|body| body.observe(tail)),
             refused: by_proxy.is_some_and(is_before_application),
@@ -352,13 +383,22 @@ fn prepare(
 ) -> Result<Request, Unanswered> {
     let (mut parts, body) = request.into_parts();
     let mut authority = out.authority.clone();
-    if let Some(forced) = endpoint.spec.authority_override.as_deref().and_then(|a| a.parse().ok()) {
+    if let Some(forced) = endpoint
+        .spec
+        .authority_override
+        .as_deref()
+        .and_then(|a| a.parse().ok())
+    {
         authority = forced;
         parts.headers.remove(header::HOST);
         parts.headers.remove(L5D_DST_CANONICAL);
-        parts.uri = http::Uri::from(parts.uri.path_and_query().cloned().unwrap_or_else(|| {
-            http::uri::PathAndQuery::from_static("/")
-        }));
+        parts.uri = http::Uri::from(
+            parts
+                .uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+        );
     }
     let result = if parts.version == Version::HTTP_2 {
         headers::make_h2(&mut parts, authority)
@@ -376,19 +416,28 @@ fn prepare(
     };
     match result {
         Ok(()) => Ok(Request::from_parts(parts, body)),
-        Err(error) => Err(Unanswered { error, counted: false }),
+        Err(error) => Err(Unanswered {
+            error,
+            counted: false,
+        }),
     }
 }
 
 /// The cause for which a meshed endpoint's proxy itself made the response.
 fn made_by_proxy(endpoint: &Endpoint, response: &Response) -> Option<Cause> {
-    let error = response.headers().get(L5D_PROXY_ERROR).filter(|_| endpoint.is_meshed())?;
+    let error = response
+        .headers()
+        .get(L5D_PROXY_ERROR)
+        .filter(|_| endpoint.is_meshed())?;
     Cause::parse_header(error.as_bytes())
 }
 
 /// Whether a proxy that answers for this cause has not passed the request to its application.
 const fn is_before_application(cause: Cause) -> bool {
-    matches!(cause, Cause::ConnectRefused | Cause::ConnectError | Cause::ConnectTimeout | Cause::ShuttingDown)
+    matches!(
+        cause,
+        Cause::ConnectRefused | Cause::ConnectError | Cause::ConnectTimeout | Cause::ShuttingDown
+    )
 }
 
 impl Tail {

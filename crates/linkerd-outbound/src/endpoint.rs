@@ -69,7 +69,10 @@ impl Endpoint {
         let session = |protocol| (spec.hint != ProtocolHint::Opaque).then_some(protocol);
         Self {
             http1: h1::Client::new(dial(session(SessionProtocol::Http1)), config.pool),
-            http2: h2::Shared::new(dial(session(SessionProtocol::Http2)), http2_params(config, &spec.http2)),
+            http2: h2::Shared::new(
+                dial(session(SessionProtocol::Http2)),
+                http2_params(config, &spec.http2),
+            ),
             opaque: dial(None),
             series: Arc::new(outbound.metrics.http.series(http)),
             spec: spec.clone(),
@@ -119,8 +122,12 @@ impl Ready {
 fn client_tls(outbound: &Outbound, spec: &Spec) -> ClientTls {
     match &spec.tls {
         None => ClientTls::None(NoClientTls::NotProvidedByServiceDiscovery),
-        Some(_) if outbound.config.inbound_ips.contains(&spec.addr.ip()) => ClientTls::None(NoClientTls::Loopback),
-        Some(tls) => ClientTls::Established { server_id: tls.server_id.clone() },
+        Some(_) if outbound.config.inbound_ips.contains(&spec.addr.ip()) => {
+            ClientTls::None(NoClientTls::Loopback)
+        }
+        Some(tls) => ClientTls::Established {
+            server_id: tls.server_id.clone(),
+        },
     }
 }
 
@@ -134,7 +141,10 @@ fn http2_params(config: &crate::Config, given: &Http2Params) -> h2::ClientParams
     }
     params.max_frame_size = given.max_frame_size.or(params.max_frame_size);
     if let Some(k) = given.keep_alive {
-        params.keep_alive = Some(h2::KeepAlive { interval: k.interval, timeout: k.timeout });
+        params.keep_alive = Some(h2::KeepAlive {
+            interval: k.interval,
+            timeout: k.timeout,
+        });
     }
     params
 }
@@ -148,14 +158,20 @@ impl Dial {
         if self.local && addr.port() == self.inbound_port {
             return Err(Error::new(Cause::Loop, format!("endpoint {addr} is this proxy")));
         }
-        let io = connect(addr, &self.params).await.map_err(|e| describe(addr, &e))?;
+        let io = connect(addr, &self.params)
+            .await
+            .map_err(|e| describe(addr, &e))?;
         let Some(tls) = self.spec.tls.as_ref().filter(|_| self.secured) else {
             return Ok(Box::new(io));
         };
         let with_header = self.spec.opaque_port.is_some();
-        let failed = |e: &dyn std::fmt::Display| Error::new(Cause::TlsHandshake, format!("endpoint {addr}: {e}"));
-        let (mut io, agreed) =
-            self.credentials.connect(io, tls, with_header).await.map_err(|e| failed(&e))?;
+        let failed =
+            |e: &dyn std::fmt::Display| Error::new(Cause::TlsHandshake, format!("endpoint {addr}: {e}"));
+        let (mut io, agreed) = self
+            .credentials
+            .connect(io, tls, with_header)
+            .await
+            .map_err(|e| failed(&e))?;
         if with_header {
             if !agreed {
                 return Err(failed(&"peer does not take a transport header"));
@@ -167,12 +183,21 @@ impl Dial {
     }
 
     fn header(&self) -> Result<TransportHeader, Error> {
-        let (name, port) = match self.spec.authority_override.as_deref().and_then(|a| a.rsplit_once(':')) {
+        let (name, port) = match self
+            .spec
+            .authority_override
+            .as_deref()
+            .and_then(|a| a.rsplit_once(':'))
+        {
             Some((name, port)) => (Some(name.into()), port.parse().ok()),
             None => (None, NonZeroU16::new(self.spec.addr.port())),
         };
         let port = port.ok_or_else(|| Error::new(Cause::InvalidPolicy, "endpoint without a port"))?;
-        Ok(TransportHeader { port, name, protocol: self.protocol })
+        Ok(TransportHeader {
+            port,
+            name,
+            protocol: self.protocol,
+        })
     }
 }
 
@@ -182,9 +207,14 @@ impl Connect for Dial {
     async fn connect(&self) -> Result<Io, Error> {
         let late = || {
             let limit = self.params.timeout;
-            Error::new(Cause::ConnectTimeout, format!("endpoint {}: connect timed out after {limit:?}", self.spec.addr))
+            Error::new(
+                Cause::ConnectTimeout,
+                format!("endpoint {}: connect timed out after {limit:?}", self.spec.addr),
+            )
         };
-        let io = timeout(self.params.timeout, self.dial()).await.map_err(|_| late())??;
+        let io = timeout(self.params.timeout, self.dial())
+            .await
+            .map_err(|_| late())??;
         Ok(Counted::new(io, self.series.open()))
     }
 }

@@ -70,7 +70,11 @@ pub(crate) async fn open(bytes: &plan::Bytes) -> Result<Opened, Error> {
             Ok(io) => {
                 picked.connected();
                 picked.answered(started.elapsed());
-                return Ok(Opened { io, first: Bytes::new(), picked });
+                return Ok(Opened {
+                    io,
+                    first: Bytes::new(),
+                    picked,
+                });
             }
             Err(error) => error,
         };

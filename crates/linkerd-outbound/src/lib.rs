@@ -111,6 +111,8 @@ impl Outbound {
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbound").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Outbound")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }

@@ -46,10 +46,12 @@ pub(crate) fn target(addr: SocketAddr) -> Labels {
 
 pub(crate) fn tls(tls: &ClientTls) -> Labels {
     match tls {
-        ClientTls::Established { server_id } => {
-            Labels::new().with("tls", "true").with("server_id", server_id.as_str())
-        }
-        ClientTls::None(reason) => Labels::new().with("tls", "no_identity").with("no_tls_reason", reason.as_str()),
+        ClientTls::Established { server_id } => Labels::new()
+            .with("tls", "true")
+            .with("server_id", server_id.as_str()),
+        ClientTls::None(reason) => Labels::new()
+            .with("tls", "no_identity")
+            .with("no_tls_reason", reason.as_str()),
     }
 }
 

@@ -8,7 +8,8 @@ use linkerd_policy::{
     ClientPolicy, Endpoint, Meta, Profile,
     client::{self, Dispatch, FailureAccrual, GrpcRetryConditions, HttpRetryConditions, Timeouts},
     filter::{
-        FailureInjector, GrpcFailure, GrpcFilter, HeaderModifier, HttpFailure, HttpFilter, OpaqueFilter, Redirect,
+        FailureInjector, GrpcFailure, GrpcFilter, HeaderModifier, HttpFailure, HttpFilter, OpaqueFilter,
+        Redirect,
     },
     grpc_match::GrpcMatch,
     host::{self, HostMatch},
@@ -27,7 +28,11 @@ pub(crate) struct Plan {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Protocol {
-    Detect { http1: Arc<Http>, http2: Arc<Http>, opaque: Arc<Bytes> },
+    Detect {
+        http1: Arc<Http>,
+        http2: Arc<Http>,
+        opaque: Arc<Bytes>,
+    },
     Http1(Arc<Http>),
     Http2(Arc<Http>),
     Bytes(Arc<Bytes>),
@@ -38,8 +43,8 @@ pub(crate) enum Protocol {
 /// How HTTP requests are routed.
 #[derive(Debug)]
 pub(crate) enum Http {
-    Profile(ProfileRoutes),
-    Http(Vec<route::Route<Arc<Meta>, HttpMatch, Rule>>),
+    Profile(Box<ProfileRoutes>),
+    Routes(Vec<route::Route<Arc<Meta>, HttpMatch, Rule>>),
     Grpc(Vec<route::Route<Arc<Meta>, GrpcMatch, Rule>>),
 }
 
@@ -131,7 +136,12 @@ pub(crate) struct TlsRoute {
 
 impl Plan {
     /// Joins what the two services say about `dst`.
-    pub(crate) fn new(outbound: &Arc<Outbound>, dst: SocketAddr, profile: &Arc<Profile>, answer: &PolicyAnswer) -> Self {
+    pub(crate) fn new(
+        outbound: &Arc<Outbound>,
+        dst: SocketAddr,
+        profile: &Arc<Profile>,
+        answer: &PolicyAnswer,
+    ) -> Self {
         let policy = match answer {
             PolicyAnswer::Policy(policy) => policy.clone(),
             PolicyAnswer::NotFound => Arc::new(synthesized(dst, profile)),
@@ -139,8 +149,13 @@ impl Plan {
         let maker = Maker { outbound, dst };
         let parent = policy.parent.clone();
         if profile.opaque {
-            let bytes = maker.profile_bytes(profile).unwrap_or_else(|| maker.policy_bytes(&policy));
-            return Self { protocol: Protocol::Bytes(Arc::new(bytes)), parent };
+            let bytes = maker
+                .profile_bytes(profile)
+                .unwrap_or_else(|| maker.policy_bytes(&policy));
+            return Self {
+                protocol: Protocol::Bytes(Arc::new(bytes)),
+                parent,
+            };
         }
         let protocol = maker.protocol(&policy, profile);
         Self { protocol, parent }
@@ -163,19 +178,30 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn protocol(&self, policy: &ClientPolicy, profile: &Arc<Profile>) -> Protocol {
-        let by_profile = profile.has_routes_or_targets().then(|| self.profile_routes(profile)).flatten();
+        let by_profile = profile
+            .has_routes_or_targets()
+            .then(|| self.profile_routes(profile))
+            .flatten();
         if let Some(routes) = by_profile {
-            let http = Arc::new(Http::Profile(routes));
-            let bytes = self.profile_bytes(profile).unwrap_or_else(|| self.policy_bytes(policy));
+            let http = Arc::new(Http::Profile(Box::new(routes)));
+            let bytes = self
+                .profile_bytes(profile)
+                .unwrap_or_else(|| self.policy_bytes(policy));
             return match &policy.protocol {
                 client::Protocol::Http1(_) => Protocol::Http1(http),
                 client::Protocol::Http2(_) | client::Protocol::Grpc(_) => Protocol::Http2(http),
                 client::Protocol::Opaque(_) => Protocol::Bytes(Arc::new(bytes)),
-                _ => Protocol::Detect { http1: http.clone(), http2: http, opaque: Arc::new(bytes) },
+                _ => Protocol::Detect {
+                    http1: http.clone(),
+                    http2: http,
+                    opaque: Arc::new(bytes),
+                },
             };
         }
         match &policy.protocol {
-            client::Protocol::Detect { http1, http2, opaque, .. } => Protocol::Detect {
+            client::Protocol::Detect {
+                http1, http2, opaque, ..
+            } => Protocol::Detect {
                 http1: self.http(http1),
                 http2: self.http(http2),
                 opaque: Arc::new(self.bytes(opaque)),
@@ -194,9 +220,14 @@ impl Maker<'_> {
             filters: rule.filters.iter().map(Filter::from).collect(),
             backends: self.distribution(&rule.backends, http.failure_accrual),
             timeouts: rule.timeouts,
-            retry: rule.retry.as_ref().map(|r| retry(r, Conditions::Http(r.conditions.clone()))),
+            retry: rule
+                .retry
+                .as_ref()
+                .map(|r| retry(r, Conditions::Http(r.conditions.clone()))),
         };
-        Arc::new(Http::Http(http.routes.iter().map(|r| with_rules(r, rule)).collect()))
+        Arc::new(Http::Routes(
+            http.routes.iter().map(|r| with_rules(r, rule)).collect(),
+        ))
     }
 
     fn grpc(&self, grpc: &client::Grpc) -> Arc<Http> {
@@ -204,9 +235,14 @@ impl Maker<'_> {
             filters: rule.filters.iter().map(Filter::from).collect(),
             backends: self.distribution(&rule.backends, grpc.failure_accrual),
             timeouts: rule.timeouts,
-            retry: rule.retry.as_ref().map(|r| retry(r, Conditions::Grpc(r.conditions))),
+            retry: rule
+                .retry
+                .as_ref()
+                .map(|r| retry(r, Conditions::Grpc(r.conditions))),
         };
-        Arc::new(Http::Grpc(grpc.routes.iter().map(|r| with_rules(r, rule)).collect()))
+        Arc::new(Http::Grpc(
+            grpc.routes.iter().map(|r| with_rules(r, rule)).collect(),
+        ))
     }
 
     fn tls(&self, tls: &client::Tls) -> Vec<TlsRoute> {
@@ -222,7 +258,10 @@ impl Maker<'_> {
     fn bytes(&self, opaque: &client::Opaque) -> Bytes {
         match opaque.routes.first() {
             Some(route) => self.bytes_of(&route.filters, &route.backends),
-            None => Bytes { refused: Some(Refused::Invalid("no route".into())), backends: Distribution::default() },
+            None => Bytes {
+                refused: Some(Refused::Invalid("no route".into())),
+                backends: Distribution::default(),
+            },
         }
     }
 
@@ -232,7 +271,10 @@ impl Maker<'_> {
             OpaqueFilter::Invalid(reason) => Refused::Invalid(reason.clone()),
             OpaqueFilter::Unknown => Refused::Invalid("unknown filter".into()),
         });
-        Bytes { refused, backends: self.distribution(backends, FailureAccrual::None) }
+        Bytes {
+            refused,
+            backends: self.distribution(backends, FailureAccrual::None),
+        }
     }
 
     /// The bytes' way in a policy that says how HTTP goes.
@@ -242,9 +284,15 @@ impl Maker<'_> {
             client::Protocol::Http1(http) | client::Protocol::Http2(http) => {
                 let rule = http.routes.first().and_then(|r| r.rules.first());
                 let backends = rule.map(|r| self.distribution(&r.value.backends, http.failure_accrual));
-                Bytes { refused: None, backends: backends.unwrap_or_default() }
+                Bytes {
+                    refused: None,
+                    backends: backends.unwrap_or_default(),
+                }
             }
-            _ => Bytes { refused: Some(Refused::Invalid("no opaque route".into())), backends: Distribution::default() },
+            _ => Bytes {
+                refused: Some(Refused::Invalid("no opaque route".into())),
+                backends: Distribution::default(),
+            },
         }
     }
 
@@ -253,7 +301,12 @@ impl Maker<'_> {
         for<'f> Filter: From<&'f F>,
     {
         let backend = |b: &client::RouteBackend<F>| RouteBackend {
-            backend: Arc::new(Backend::new(self.outbound, &b.backend.meta, &b.backend.dispatch, accrual)),
+            backend: Arc::new(Backend::new(
+                self.outbound,
+                &b.backend.meta,
+                &b.backend.dispatch,
+                accrual,
+            )),
             filters: b.filters.iter().map(Filter::from).collect(),
         };
         match given {
@@ -263,7 +316,11 @@ impl Maker<'_> {
                 in_order: true,
             },
             client::Distribution::RandomAvailable(all) => Distribution {
-                backends: all.iter().filter(|(_, w)| *w > 0).map(|(b, w)| (backend(b), *w)).collect(),
+                backends: all
+                    .iter()
+                    .filter(|(_, w)| *w > 0)
+                    .map(|(b, w)| (backend(b), *w))
+                    .collect(),
                 in_order: false,
             },
         }
@@ -274,12 +331,16 @@ impl Maker<'_> {
         let authority: Arc<str> = format!("{logical}:{}", self.dst.port()).into();
         let metrics = &self.outbound.metrics;
         let series = (0..=profile.routes.len()).map(|i| {
-            let mut labels = Labels::new().with("direction", "outbound").with("dst", &authority);
+            let mut labels = Labels::new()
+                .with("direction", "outbound")
+                .with("dst", &authority);
             for (key, value) in profile.routes.get(i).iter().flat_map(|r| r.labels.iter()) {
                 labels.push(&format!("rt_{key}"), value);
             }
             RouteSeries {
-                no_budget: metrics.route_retryable.series(&labels.clone().with("skipped", "no_budget")),
+                no_budget: metrics
+                    .route_retryable
+                    .series(&labels.clone().with("skipped", "no_budget")),
                 logical: Arc::new(metrics.route.series(labels.clone())),
                 actual: Arc::new(metrics.route_actual.series(labels)),
             }
@@ -287,7 +348,9 @@ impl Maker<'_> {
         Some(ProfileRoutes {
             profile: profile.clone(),
             canonical: HeaderValue::from_str(&authority).ok(),
-            budget: profile.retry_budget.map(|limits| Budget::new(limits, Instant::now())),
+            budget: profile
+                .retry_budget
+                .map(|limits| Budget::new(limits, Instant::now())),
             targets: self.targets(profile, &authority),
             series: series.collect(),
             authority,
@@ -296,10 +359,23 @@ impl Maker<'_> {
 
     fn targets(&self, profile: &Profile, authority: &Arc<str>) -> Distribution {
         let backend = |authority: &Arc<str>, meta: Option<&Arc<Meta>>| {
-            let dispatch = Dispatch::Balance { authority: authority.clone(), load: client::Load::default() };
-            let meta = meta.cloned().unwrap_or_else(|| Meta::default_named(authority.clone()));
-            let backend = Arc::new(Backend::new(self.outbound, &meta, &dispatch, FailureAccrual::None));
-            RouteBackend { backend, filters: Vec::new() }
+            let dispatch = Dispatch::Balance {
+                authority: authority.clone(),
+                load: client::Load::default(),
+            };
+            let meta = meta
+                .cloned()
+                .unwrap_or_else(|| Meta::default_named(authority.clone()));
+            let backend = Arc::new(Backend::new(
+                self.outbound,
+                &meta,
+                &dispatch,
+                FailureAccrual::None,
+            ));
+            RouteBackend {
+                backend,
+                filters: Vec::new(),
+            }
         };
         let mut backends: Vec<_> = profile
             .targets
@@ -310,23 +386,49 @@ impl Maker<'_> {
         if backends.is_empty() {
             backends.push((backend(authority, profile.parent.as_ref()), 1));
         }
-        Distribution { backends, in_order: false }
+        Distribution {
+            backends,
+            in_order: false,
+        }
     }
 
     /// Where a profile sends bytes: its splits, its only endpoint, or its service.
     fn profile_bytes(&self, profile: &Profile) -> Option<Bytes> {
         if let Some(endpoint) = &profile.endpoint {
-            let meta = profile.parent.clone().unwrap_or_else(|| Meta::default_named("endpoint"));
+            let meta = profile
+                .parent
+                .clone()
+                .unwrap_or_else(|| Meta::default_named("endpoint"));
             let dispatch = Dispatch::Forward(endpoint.clone());
-            let backend = Arc::new(Backend::new(self.outbound, &meta, &dispatch, FailureAccrual::None));
-            let backends = vec![(RouteBackend { backend, filters: Vec::new() }, 1)];
-            return Some(Bytes { refused: None, backends: Distribution { backends, in_order: true } });
+            let backend = Arc::new(Backend::new(
+                self.outbound,
+                &meta,
+                &dispatch,
+                FailureAccrual::None,
+            ));
+            let backends = vec![(
+                RouteBackend {
+                    backend,
+                    filters: Vec::new(),
+                },
+                1,
+            )];
+            return Some(Bytes {
+                refused: None,
+                backends: Distribution {
+                    backends,
+                    in_order: true,
+                },
+            });
         }
         if profile.targets.is_empty() {
             return None;
         }
         let authority: Arc<str> = format!("{}:{}", profile.logical.as_ref()?, self.dst.port()).into();
-        Some(Bytes { refused: None, backends: self.targets(profile, &authority) })
+        Some(Bytes {
+            refused: None,
+            backends: self.targets(profile, &authority),
+        })
     }
 }
 
@@ -339,7 +441,10 @@ fn with_rules<M: Clone, R>(
         rules: route
             .rules
             .iter()
-            .map(|r| route::Rule { matches: r.matches.clone(), value: rule(&r.value) })
+            .map(|r| route::Rule {
+                matches: r.matches.clone(),
+                value: rule(&r.value),
+            })
             .collect(),
         value: route.value.clone(),
     }

@@ -54,8 +54,16 @@ struct InFlight(Arc<AtomicUsize>);
 impl Observe for InFlight {}
 
 impl Session {
-    pub(crate) fn new(outbound: &Arc<Outbound>, destination: &Arc<Destination>, client: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { outbound: outbound.clone(), destination: destination.clone(), client })
+    pub(crate) fn new(
+        outbound: &Arc<Outbound>,
+        destination: &Arc<Destination>,
+        client: SocketAddr,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            outbound: outbound.clone(),
+            destination: destination.clone(),
+            client,
+        })
     }
 
     async fn route(&self, mut parts: Parts, body: Body, started: Instant) -> Result<Response, Refusal> {
@@ -63,7 +71,13 @@ impl Session {
         let plan = self.destination.current().ok_or_else(missing)?;
         let named = headers::authority(&parts)?;
         let required_id = take_required_id(&mut parts)?;
-        let request = Incoming { parts, body, named, required_id, started };
+        let request = Incoming {
+            parts,
+            body,
+            named,
+            required_id,
+            started,
+        };
         let http = match (&plan.protocol, request.parts.version) {
             (Protocol::Detect { http2, .. }, Version::HTTP_2) => http2,
             (Protocol::Detect { http1, .. }, _) => http1,
@@ -78,13 +92,14 @@ impl Session {
         };
         match &**http {
             Http::Profile(routes) => self.by_profile(&plan, routes, request).await,
-            Http::Http(routes) => {
+            Http::Routes(routes) => {
                 let found = {
                     let (host, p) = (request.host(), &request.parts);
                     route::find(routes, host, &p.method, &p.uri, &p.headers)
                 };
                 let found = found.ok_or_else(no_route)?;
-                self.by_rule(&plan, found.route, found.rule, found.matched_prefix, request).await
+                self.by_rule(&plan, found.route, found.rule, found.matched_prefix, request)
+                    .await
             }
             Http::Grpc(routes) => {
                 let found = {
@@ -92,17 +107,33 @@ impl Session {
                     route::find(routes, host, &p.method, &p.uri, &p.headers)
                 };
                 let found = found.ok_or_else(no_route)?;
-                self.by_rule(&plan, found.route, found.rule, found.matched_prefix, request).await
+                self.by_rule(&plan, found.route, found.rule, found.matched_prefix, request)
+                    .await
             }
         }
     }
 
     /// A request of a destination with a ServiceProfile.
-    async fn by_profile(&self, plan: &Plan, routes: &ProfileRoutes, request: Incoming) -> Result<Response, Refusal> {
-        let Incoming { mut parts, body, named, required_id, started } = request;
+    async fn by_profile(
+        &self,
+        plan: &Plan,
+        routes: &ProfileRoutes,
+        request: Incoming,
+    ) -> Result<Response, Refusal> {
+        let Incoming {
+            mut parts,
+            body,
+            named,
+            required_id,
+            started,
+        } = request;
         let profile = &routes.profile;
         let matches = |r: &linkerd_policy::profile::Route| r.condition.matches(&parts.method, &parts.uri);
-        let index = profile.routes.iter().position(matches).unwrap_or(profile.routes.len());
+        let index = profile
+            .routes
+            .iter()
+            .position(matches)
+            .unwrap_or(profile.routes.len());
         let route = profile.routes.get(index);
         let series = routes.series(index);
         let classes = Classes::Profile(profile.clone(), index);
@@ -124,9 +155,14 @@ impl Session {
             actual: series.map(|s| &s.actual),
             route_labels: &route_labels,
             required_id: required_id.as_ref(),
-            deadline: route.and_then(|r| r.timeout).map(|t| (started + t, Cause::RequestTimeout)),
+            deadline: route
+                .and_then(|r| r.timeout)
+                .map(|t| (started + t, Cause::RequestTimeout)),
         };
-        let budget = routes.budget.as_ref().filter(|_| route.is_some_and(|r| r.retryable));
+        let budget = routes
+            .budget
+            .as_ref()
+            .filter(|_| route.is_some_and(|r| r.retryable));
         if let Some(budget) = budget {
             budget.deposit(Instant::now());
         }
@@ -165,12 +201,21 @@ impl Session {
         prefix: Option<&str>,
         request: Incoming,
     ) -> Result<Response, Refusal> {
-        let Incoming { mut parts, body, named, required_id, started } = request;
+        let Incoming {
+            mut parts,
+            body,
+            named,
+            required_id,
+            started,
+        } = request;
         let mut response_headers = Vec::new();
         apply(&rule.filters, prefix, &mut parts, &mut response_headers)?;
         let fallback = || self.destination.addr.to_string();
         let authority = named.map_or_else(|| logical_authority(&fallback()), Ok)?;
-        let keep = rule.retry.as_ref().map_or(RETRY_BODY, |r| r.max_bytes.min(MAX_RETRY_BODY));
+        let keep = rule
+            .retry
+            .as_ref()
+            .map_or(RETRY_BODY, |r| r.max_bytes.min(MAX_RETRY_BODY));
         let route_labels = || route_labels(route);
         let classes = Classes::Default;
         let mut out = Outgoing::new(parts, body, authority, keep);
@@ -185,9 +230,15 @@ impl Session {
                 actual: None,
                 route_labels: &route_labels,
                 required_id: required_id.as_ref(),
-                deadline: deadline(rule.timeouts, rule.retry.as_ref().filter(|_| retries_left), started),
+                deadline: deadline(
+                    rule.timeouts,
+                    rule.retry.as_ref().filter(|_| retries_left),
+                    started,
+                ),
             };
-            let outcome = self.send_filtered(&dispatch, chosen, &mut out, &mut response_headers).await?;
+            let outcome = self
+                .send_filtered(&dispatch, chosen, &mut out, &mut response_headers)
+                .await?;
             if let Some(retry) = rule.retry.as_ref().filter(|_| retries_left)
                 && out.is_whole()
                 && retry.applies(&outcome)
@@ -202,7 +253,9 @@ impl Session {
             }
             return match outcome {
                 Ok(mut response) => {
-                    response_headers.iter().for_each(|m| m.apply(response.headers_mut()));
+                    response_headers
+                        .iter()
+                        .for_each(|m| m.apply(response.headers_mut()));
                     Ok(response)
                 }
                 Err(mut unanswered) => {
@@ -233,20 +286,41 @@ impl Session {
     }
 
     /// Counts a request that no endpoint answered, where no endpoint could.
-    fn unanswered(&self, plan: &Plan, unanswered: Unanswered, backend: &Arc<Backend>, record: Option<Record>) -> Refusal {
+    fn unanswered(
+        &self,
+        plan: &Plan,
+        unanswered: Unanswered,
+        backend: &Arc<Backend>,
+        record: Option<Record>,
+    ) -> Refusal {
         let Unanswered { error, counted } = unanswered;
-        let error = error.within(format_args!("logical service {} ({})", self.destination.addr, plan.parent));
+        let error = error.within(format_args!(
+            "logical service {} ({})",
+            self.destination.addr, plan.parent
+        ));
         if let Some(record) = record {
             record.reset(&error);
         }
         let unserved = (!counted).then(|| backend.clone());
-        Refusal { error, answer: Answer::Plain, unserved }
+        Refusal {
+            error,
+            answer: Answer::Plain,
+            unserved,
+        }
     }
 
     fn refuse(&self, client: Client, refusal: Refusal, started: Instant) -> Result<Response, Error> {
-        let Refusal { error, answer, unserved } = refusal;
+        let Refusal {
+            error,
+            answer,
+            unserved,
+        } = refusal;
         let cause = error.cause();
-        self.outbound.metrics.http_errors.series(&Labels::new().with("error", cause.code())).incr();
+        self.outbound
+            .metrics
+            .http_errors
+            .series(&Labels::new().with("error", cause.code()))
+            .incr();
         info!(client = %self.client, server = %self.destination.addr, code = cause.code(), error = error.detail(), "request failed");
         if error.reset().is_some() && client.version == Version::HTTP_2 {
             return Err(error);
@@ -256,7 +330,14 @@ impl Session {
             Answer::Status(status) => Synthetic::from_error(&error, client, Some(status)),
             Answer::Grpc(code) => Synthetic::grpc(&error, client, code),
             Answer::Redirect(status, location) => {
-                let mut answer = Synthetic::from_error(&error, Client { grpc: false, ..client }, Some(status));
+                let mut answer = Synthetic::from_error(
+                    &error,
+                    Client {
+                        grpc: false,
+                        ..client
+                    },
+                    Some(status),
+                );
                 answer.head.headers_mut().insert(http::header::LOCATION, location);
                 answer
             }
@@ -333,7 +414,8 @@ fn returned(response: Response, client: Version) -> Response {
 }
 
 fn logical_authority(name: &str) -> Result<http::uri::Authority, Error> {
-    name.parse().map_err(|_| Error::new(Cause::MalformedRequest, format!("no host, and {name} is none")))
+    name.parse()
+        .map_err(|_| Error::new(Cause::MalformedRequest, format!("no host, and {name} is none")))
 }
 
 /// `l5d-require-id`: the application pins the server's identity.
@@ -342,7 +424,12 @@ fn take_required_id(parts: &mut Parts) -> Result<Option<Id>, Error> {
         return Ok(None);
     };
     let invalid = || Error::new(Cause::MalformedRequest, "l5d-require-id is no identity");
-    value.to_str().ok().and_then(|v| v.parse().ok()).map(Some).ok_or_else(invalid)
+    value
+        .to_str()
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .map(Some)
+        .ok_or_else(invalid)
 }
 
 fn no_route() -> Refusal {
@@ -354,7 +441,9 @@ fn no_backend() -> Refusal {
 }
 
 fn is_failure(classes: &Classes, response: &Response) -> bool {
-    let grpc = is_grpc(response.headers()).then(|| classify::grpc_status(response.headers())).flatten();
+    let grpc = is_grpc(response.headers())
+        .then(|| classify::grpc_status(response.headers()))
+        .flatten();
     classes.classify(response.status(), grpc) == Classification::Failure
 }
 
@@ -386,7 +475,9 @@ fn deadline(timeouts: Timeouts, retry: Option<&Retry>, started: Instant) -> Opti
 impl Retry {
     fn applies(&self, outcome: &Result<Response, Unanswered>) -> bool {
         match outcome {
-            Ok(response) => self.conditions.match_response(response.status(), response.headers()),
+            Ok(response) => self
+                .conditions
+                .match_response(response.status(), response.headers()),
             Err(unanswered) => matches!(unanswered.error.retry(), Retryable::Maybe | Retryable::Unsent),
         }
     }
@@ -421,15 +512,27 @@ fn apply(
                 let location = HeaderValue::from_str(&location)
                     .map_err(|_| Error::new(Cause::InvalidPolicy, "redirect to an invalid location"))?;
                 let answer = Answer::Redirect(redirect.status, location);
-                return Err(Refusal { error, answer, unserved: None });
+                return Err(Refusal {
+                    error,
+                    answer,
+                    unserved: None,
+                });
             }
             Filter::HttpFailure(injector) if injector.ratio.hits(rand::rng().random()) => {
                 let error = Error::new(Cause::FaultInjected, &*injector.failure.message);
-                return Err(Refusal { error, answer: Answer::Status(injector.failure.status), unserved: None });
+                return Err(Refusal {
+                    error,
+                    answer: Answer::Status(injector.failure.status),
+                    unserved: None,
+                });
             }
             Filter::GrpcFailure(injector) if injector.ratio.hits(rand::rng().random()) => {
                 let error = Error::new(Cause::FaultInjected, &*injector.failure.message);
-                return Err(Refusal { error, answer: Answer::Grpc(injector.failure.code), unserved: None });
+                return Err(Refusal {
+                    error,
+                    answer: Answer::Grpc(injector.failure.code),
+                    unserved: None,
+                });
             }
             Filter::HttpFailure(_) | Filter::GrpcFailure(_) => {}
             Filter::Unknown => return Err(Error::new(Cause::InvalidPolicy, "unknown filter").into()),
@@ -441,7 +544,11 @@ fn apply(
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         debug!(%error, "request refused");
-        Self { error, answer: Answer::Plain, unserved: None }
+        Self {
+            error,
+            answer: Answer::Plain,
+            unserved: None,
+        }
     }
 }
 

@@ -333,14 +333,22 @@ mod tests {
     fn every_code_is_its_own_and_fit_for_a_label() {
         let codes: HashSet<_> = Cause::ALL.iter().map(|c| c.code()).collect();
         assert_eq!(codes.len(), Cause::ALL.len());
-        assert!(codes.iter().all(|c| c.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        assert!(
+            codes
+                .iter()
+                .all(|c| c.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+        );
     }
 
     #[test]
     fn the_cause_can_be_read_back_from_the_header() {
-        let error = Error::new(Cause::ConnectRefused, "server: 10.0.0.1:80: Connection refused").within("inbound");
+        let error =
+            Error::new(Cause::ConnectRefused, "server: 10.0.0.1:80: Connection refused").within("inbound");
         let header = error.to_string();
-        assert_eq!(Cause::parse_header(header.as_bytes()), Some(Cause::ConnectRefused));
+        assert_eq!(
+            Cause::parse_header(header.as_bytes()),
+            Some(Cause::ConnectRefused)
+        );
         assert_eq!(Cause::parse_header(b"HTTP/1.1 whatever"), None);
     }
 }

@@ -163,16 +163,19 @@ fn empty(version: Version, status: StatusCode) -> Response<()> {
     let mut head = Response::new(());
     *head.version_mut() = version;
     *head.status_mut() = status;
-    head.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    head.headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     head
 }
 
 fn close(head: &mut Response<()>, client: Client) {
     if client.version <= Version::HTTP_11 {
-        head.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        head.headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if client.informational == Informational::Allowed {
-        head.headers_mut().insert("l5d-proxy-connection", HeaderValue::from_static("close"));
+        head.headers_mut()
+            .insert("l5d-proxy-connection", HeaderValue::from_static("close"));
     }
 }
 
@@ -180,8 +183,13 @@ fn explain(headers: &mut HeaderMap, error: &Error, client: Client) {
     if client.informational == Informational::Suppressed {
         return;
     }
-    let text: String = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(error.cause().code()));
+    let text: String = error
+        .to_string()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let value =
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(error.cause().code()));
     headers.insert("l5d-proxy-error", value);
 }
 
@@ -228,7 +236,10 @@ mod tests {
         let answer = Synthetic::from_error(&error, client(true, Informational::Allowed), None);
         assert_eq!(answer.head.status(), 200);
         assert_eq!(answer.head.headers()["grpc-status"], "7");
-        assert_eq!(answer.head.headers()["grpc-message"], "unauthorized: 100%25 %C3%BCnauthorised");
+        assert_eq!(
+            answer.head.headers()["grpc-message"],
+            "unauthorized: 100%25 %C3%BCnauthorised"
+        );
     }
 
     #[test]
@@ -245,7 +256,10 @@ mod tests {
         let answer = Synthetic::from_error(&error, client(false, Informational::Allowed), None);
         assert_eq!(answer.head.headers()["connection"], "close");
         assert_eq!(answer.head.headers()["l5d-proxy-connection"], "close");
-        assert_eq!(answer.head.headers()["l5d-proxy-error"], "malformed-request: no host  x: y");
+        assert_eq!(
+            answer.head.headers()["l5d-proxy-error"],
+            "malformed-request: no host  x: y"
+        );
     }
 
     #[test]

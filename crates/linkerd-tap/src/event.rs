@@ -37,9 +37,13 @@ pub(crate) fn base(connection: &Connection, route: Option<&Labels>) -> TapEvent 
     };
     TapEvent {
         source: Some(address(connection.client)),
-        source_meta: Some(EndpointMeta { labels: labels(&connection.client_labels) }),
+        source_meta: Some(EndpointMeta {
+            labels: labels(&connection.client_labels),
+        }),
         destination: Some(address(connection.server)),
-        destination_meta: Some(EndpointMeta { labels: labels(&connection.server_labels) }),
+        destination_meta: Some(EndpointMeta {
+            labels: labels(&connection.server_labels),
+        }),
         route_meta: route.map(|l| RouteMeta { labels: labels(l) }),
         proxy_direction: direction.into(),
         ..TapEvent::default()
@@ -65,7 +69,10 @@ fn address(addr: SocketAddr) -> TcpAddress {
 
 pub(crate) fn request_init(tap: &Tap, stream: u64, parts: &Parts) -> Event {
     let scheme = parts.uri.scheme_str().unwrap_or("http");
-    let path = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let path = parts
+        .uri
+        .path_and_query()
+        .map_or("", http::uri::PathAndQuery::as_str);
     let pseudo = [
         (":method", parts.method.as_str()),
         (":scheme", scheme),
@@ -99,7 +106,9 @@ pub(crate) fn response_init(
         id: id(tap, stream),
         since_request_init: duration(since_request),
         http_status: status.as_u16().into(),
-        headers: tap.headers.then(|| headers(&tap.filter, &[(":status", status.as_str())], map)),
+        headers: tap
+            .headers
+            .then(|| headers(&tap.filter, &[(":status", status.as_str())], map)),
     }))
 }
 
@@ -128,7 +137,9 @@ pub(crate) fn response_end(
         since_response_init: duration(times.since_response),
         response_bytes,
         eos: Some(Eos { end: ended }),
-        trailers: trailers.filter(|_| tap.headers).map(|t| headers(&tap.filter, &[], t)),
+        trailers: trailers
+            .filter(|_| tap.headers)
+            .map(|t| headers(&tap.filter, &[], t)),
     }))
 }
 
@@ -150,7 +161,10 @@ pub(crate) fn close_reason(end: End<'_>, answered: Option<Cause>) -> (String, Op
 }
 
 pub(crate) fn tcp_open(id: u64) -> Event {
-    Event::Tcp(Tcp { id, event: Some(tcp::Event::Open(tcp::Open {})) })
+    Event::Tcp(Tcp {
+        id,
+        event: Some(tcp::Event::Open(tcp::Open {})),
+    })
 }
 
 pub(crate) fn tcp_close(id: u64, since_open: Duration, to_server: u64, to_client: u64) -> Event {
@@ -159,7 +173,10 @@ pub(crate) fn tcp_close(id: u64, since_open: Duration, to_server: u64, to_client
         read_bytes: to_server,
         write_bytes: to_client,
     };
-    Event::Tcp(Tcp { id, event: Some(tcp::Event::Close(close)) })
+    Event::Tcp(Tcp {
+        id,
+        event: Some(tcp::Event::Close(close)),
+    })
 }
 
 fn http(event: http_event::Event) -> Event {
@@ -168,7 +185,10 @@ fn http(event: http_event::Event) -> Event {
 
 #[expect(clippy::unnecessary_wraps, reason = "the messages' fields are optional")]
 fn id(tap: &Tap, stream: u64) -> Option<http_event::StreamId> {
-    Some(http_event::StreamId { base: tap.base, stream })
+    Some(http_event::StreamId {
+        base: tap.base,
+        stream,
+    })
 }
 
 fn duration(duration: Duration) -> Option<prost_types::Duration> {
@@ -192,9 +212,15 @@ fn headers(filter: &Filter, pseudo: &[(&str, &str)], map: &HeaderMap) -> Headers
     });
     let fields = map.iter().map(|(name, value)| Header {
         name: name.as_str().to_owned(),
-        value: if filter.is_redacted(name) { REDACTED.to_vec() } else { value.as_bytes().to_vec() },
+        value: if filter.is_redacted(name) {
+            REDACTED.to_vec()
+        } else {
+            value.as_bytes().to_vec()
+        },
     });
-    Headers { headers: pseudo.chain(fields).collect() }
+    Headers {
+        headers: pseudo.chain(fields).collect(),
+    }
 }
 
 const REDACTED: &[u8] = b"[redacted]";

@@ -112,9 +112,14 @@ impl Matcher {
     }
 
     fn parse_within(proto: ProtoMatch, depth: usize) -> Result<Self, Invalid> {
-        let depth = depth.checked_sub(1).ok_or_else(|| Invalid("match is nested too deeply".into()))?;
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| Invalid("match is nested too deeply".into()))?;
         let all = |seq: pb::Seq| {
-            seq.matches.into_iter().map(|m| Self::parse_within(m, depth)).collect::<Result<Vec<_>, _>>()
+            seq.matches
+                .into_iter()
+                .map(|m| Self::parse_within(m, depth))
+                .collect::<Result<Vec<_>, _>>()
         };
         match proto.r#match.ok_or_else(|| Invalid("match is missing".into()))? {
             pb::Match::All(seq) => all(seq).map(Self::All),
@@ -129,7 +134,10 @@ impl Matcher {
     }
 
     fn parse_http(http: pb::Http) -> Result<Self, Invalid> {
-        match http.r#match.ok_or_else(|| Invalid("http match is missing".into()))? {
+        match http
+            .r#match
+            .ok_or_else(|| Invalid("http match is missing".into()))?
+        {
             pb_http::Match::Scheme(s) => parse_scheme(s).map(Self::Scheme),
             pb_http::Match::Method(m) => parse_method(m).map(Self::Method),
             pb_http::Match::Authority(s) => StringMatch::parse(s).map(Self::Authority),
@@ -157,8 +165,17 @@ impl Matcher {
 
 /// The authority as the client wrote it.
 pub(crate) fn authority(parts: &Parts) -> &str {
-    let host = || parts.headers.get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
-    parts.uri.authority().map_or_else(host, http::uri::Authority::as_str)
+    let host = || {
+        parts
+            .headers
+            .get(http::header::HOST)
+            .and_then(|h| h.to_str().ok())
+            .unwrap_or("")
+    };
+    parts
+        .uri
+        .authority()
+        .map_or_else(host, http::uri::Authority::as_str)
 }
 
 fn parse_scheme(proto: Scheme) -> Result<String, Invalid> {
@@ -183,12 +200,22 @@ fn parse_method(proto: HttpMethod) -> Result<String, Invalid> {
 
 impl TcpMatch {
     fn parse(proto: pb::Tcp) -> Result<Self, Invalid> {
-        match proto.r#match.ok_or_else(|| Invalid("tcp match is missing".into()))? {
+        match proto
+            .r#match
+            .ok_or_else(|| Invalid("tcp match is missing".into()))?
+        {
             pb_tcp::Match::Netmask(mask) => {
-                let ip = mask.ip.as_ref().and_then(ip_from).ok_or_else(|| Invalid("address is missing".into()))?;
+                let ip = mask
+                    .ip
+                    .as_ref()
+                    .and_then(ip_from)
+                    .ok_or_else(|| Invalid("address is missing".into()))?;
                 let width = if ip.is_ipv4() { 32 } else { 128 };
                 if mask.mask == 0 || mask.mask > width {
-                    return Err(Invalid(format!("mask must be from 1 to {width}, is {}", mask.mask)));
+                    return Err(Invalid(format!(
+                        "mask must be from 1 to {width}, is {}",
+                        mask.mask
+                    )));
                 }
                 Ok(Self::Network(ip, mask.mask))
             }
@@ -198,7 +225,9 @@ impl TcpMatch {
                     (0, 0) => return Err(Invalid("port range is empty".into())),
                     (0, max) => (max, max),
                     (min, 0) => (min, min),
-                    (min, max) if min > max => return Err(Invalid(format!("port range {min}-{max} is empty"))),
+                    (min, max) if min > max => {
+                        return Err(Invalid(format!("port range {min}-{max} is empty")));
+                    }
                     range => range,
                 };
                 Ok(Self::Ports(min..=max))
@@ -229,7 +258,10 @@ fn ip_from(proto: &IpAddress) -> Option<IpAddr> {
 
 impl StringMatch {
     fn parse(proto: pb_http::StringMatch) -> Result<Self, Invalid> {
-        match proto.r#match.ok_or_else(|| Invalid("string match is missing".into()))? {
+        match proto
+            .r#match
+            .ok_or_else(|| Invalid("string match is missing".into()))?
+        {
             string_match::Match::Exact(s) => Ok(Self::Exact(s)),
             string_match::Match::Prefix(s) => Ok(Self::Prefix(s)),
         }
@@ -245,7 +277,11 @@ impl StringMatch {
 
 impl Filter {
     pub(crate) fn parse(proto: ProtoFilter) -> Result<Self, Invalid> {
-        let mut redact = proto.redact_headers.iter().map(|n| header_name(n)).collect::<Result<Vec<_>, _>>()?;
+        let mut redact = proto
+            .redact_headers
+            .iter()
+            .map(|n| header_name(n))
+            .collect::<Result<Vec<_>, _>>()?;
         if !proto.reveal_sensitive_headers {
             redact.extend(SENSITIVE.map(HeaderName::from_static));
         }
@@ -257,8 +293,14 @@ impl Filter {
                 .into_iter()
                 .map(|h| Ok((header_name(&h.name)?, HeaderMatch::parse(h.value)?)))
                 .collect::<Result<_, Invalid>>()?,
-            statuses: proto.statuses.iter().map(status_range).collect::<Result<_, _>>()?,
-            min_latency: min_latency.map_err(|e| Invalid(format!("min_latency: {e}")))?.unwrap_or_default(),
+            statuses: proto
+                .statuses
+                .iter()
+                .map(status_range)
+                .collect::<Result<_, _>>()?,
+            min_latency: min_latency
+                .map_err(|e| Invalid(format!("min_latency: {e}")))?
+                .unwrap_or_default(),
             redact,
             tcp: proto.tcp,
             max_rps: proto.max_rps,
@@ -274,9 +316,15 @@ impl Filter {
     }
 
     pub(crate) fn matches_request(&self, parts: &Parts) -> bool {
-        let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or("/", http::uri::PathAndQuery::as_str);
         self.path.as_ref().is_none_or(|regex| regex.is_match(target))
-            && self.headers.iter().all(|(name, value)| value.matches(&parts.headers, name))
+            && self
+                .headers
+                .iter()
+                .all(|(name, value)| value.matches(&parts.headers, name))
     }
 
     /// Whether a request's events wait for its response.
@@ -307,7 +355,8 @@ fn path_regex(pattern: &str) -> Result<Option<Regex>, Invalid> {
 }
 
 fn header_name(name: &str) -> Result<HeaderName, Invalid> {
-    name.parse().map_err(|_| Invalid(format!("not a header name: {name:?}")))
+    name.parse()
+        .map_err(|_| Invalid(format!("not a header name: {name:?}")))
 }
 
 fn status_range(range: &linkerd_proto::tap::filter::StatusRange) -> Result<RangeInclusive<u16>, Invalid> {
@@ -321,11 +370,13 @@ impl HeaderMatch {
         match proto {
             None => Ok(Self::Present),
             Some(header_match::Value::Exact(value)) => Ok(Self::Exact(value.into_bytes())),
-            Some(header_match::Value::Regex(pattern)) => bytes::RegexBuilder::new(&format!("^(?:{pattern})$"))
-                .size_limit(REGEX_SIZE)
-                .build()
-                .map(Self::Regex)
-                .map_err(|e| Invalid(format!("header regex: {e}"))),
+            Some(header_match::Value::Regex(pattern)) => {
+                bytes::RegexBuilder::new(&format!("^(?:{pattern})$"))
+                    .size_limit(REGEX_SIZE)
+                    .build()
+                    .map(Self::Regex)
+                    .map_err(|e| Invalid(format!("header regex: {e}")))
+            }
         }
     }
 
@@ -339,7 +390,13 @@ impl HeaderMatch {
 }
 
 /// Headers whose values are not for everybody who may tap.
-const SENSITIVE: [&str; 5] = ["authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key"];
+const SENSITIVE: [&str; 5] = [
+    "authorization",
+    "cookie",
+    "set-cookie",
+    "proxy-authorization",
+    "x-api-key",
+];
 const REGEX_SIZE: usize = 1 << 20;
 const MAX_DEPTH: usize = 32;
 
@@ -349,11 +406,19 @@ mod tests {
 
     fn http(m: pb_http::Match) -> ProtoMatch {
         let http = pb::Http { r#match: Some(m) };
-        ProtoMatch { r#match: Some(pb::Match::Http(http)) }
+        ProtoMatch {
+            r#match: Some(pb::Match::Http(http)),
+        }
     }
 
     fn request(uri: &str) -> Parts {
-        http::Request::builder().uri(uri).header("host", "web:80").body(()).unwrap().into_parts().0
+        http::Request::builder()
+            .uri(uri)
+            .header("host", "web:80")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0
     }
 
     fn matches(m: ProtoMatch, parts: &Parts) -> bool {
@@ -370,12 +435,22 @@ mod tests {
 
     #[test]
     fn trees_combine() {
-        let method = |n| http(pb_http::Match::Method(HttpMethod { r#type: Some(http_method::Type::Registered(n)) }));
-        let prefix = pb_http::StringMatch { r#match: Some(string_match::Match::Prefix("/api".into())) };
+        let method = |n| {
+            http(pb_http::Match::Method(HttpMethod {
+                r#type: Some(http_method::Type::Registered(n)),
+            }))
+        };
+        let prefix = pb_http::StringMatch {
+            r#match: Some(string_match::Match::Prefix("/api".into())),
+        };
         let path = http(pb_http::Match::Path(prefix));
         let seq = |matches| pb::Seq { matches };
-        let get_api = ProtoMatch { r#match: Some(pb::Match::All(seq(vec![method(0), path.clone()]))) };
-        let not_get = ProtoMatch { r#match: Some(pb::Match::Not(Box::new(method(0)))) };
+        let get_api = ProtoMatch {
+            r#match: Some(pb::Match::All(seq(vec![method(0), path.clone()]))),
+        };
+        let not_get = ProtoMatch {
+            r#match: Some(pb::Match::Not(Box::new(method(0)))),
+        };
         let parts = request("/api/users?x=1");
         assert!(matches(get_api.clone(), &parts));
         assert!(!matches(get_api, &request("/other")));
@@ -384,8 +459,12 @@ mod tests {
 
     #[test]
     fn addresses_match_by_network_and_port() {
-        let tcp = |m| ProtoMatch { r#match: Some(pb::Match::Destination(pb::Tcp { r#match: Some(m) })) };
-        let ip = IpAddress { ip: Some(ip_address::Ip::Ipv4(u32::from(Ipv4Addr::new(10, 0, 1, 0)))) };
+        let tcp = |m| ProtoMatch {
+            r#match: Some(pb::Match::Destination(pb::Tcp { r#match: Some(m) })),
+        };
+        let ip = IpAddress {
+            ip: Some(ip_address::Ip::Ipv4(u32::from(Ipv4Addr::new(10, 0, 1, 0)))),
+        };
         let net = |mask| tcp(pb_tcp::Match::Netmask(pb_tcp::Netmask { ip: Some(ip), mask }));
         let parts = request("/");
         assert!(matches(net(24), &parts));
@@ -399,7 +478,11 @@ mod tests {
 
     #[test]
     fn the_path_expression_is_anchored_at_the_start() {
-        let filter = Filter::parse(ProtoFilter { path_regex: "/api|/v1".into(), ..ProtoFilter::default() }).unwrap();
+        let filter = Filter::parse(ProtoFilter {
+            path_regex: "/api|/v1".into(),
+            ..ProtoFilter::default()
+        })
+        .unwrap();
         assert!(filter.matches_request(&request("/api/x")));
         assert!(filter.matches_request(&request("/v1")));
         assert!(!filter.matches_request(&request("/x/api")));
@@ -407,9 +490,13 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_refused() {
-        let mut m = http(pb_http::Match::Scheme(Scheme { r#type: Some(scheme::Type::Registered(0)) }));
+        let mut m = http(pb_http::Match::Scheme(Scheme {
+            r#type: Some(scheme::Type::Registered(0)),
+        }));
         for _ in 0..100 {
-            m = ProtoMatch { r#match: Some(pb::Match::Not(Box::new(m))) };
+            m = ProtoMatch {
+                r#match: Some(pb::Match::Not(Box::new(m))),
+            };
         }
         assert!(Matcher::parse(m).is_err());
     }

@@ -7,7 +7,8 @@ use crate::{
 };
 use http::{HeaderMap, StatusCode, request::Parts};
 use linkerd_http::{End, Observe};
-use linkerd_policy::Labels;
+use linkerd_metrics::{Gauge, Labels};
+use linkerd_policy::Labels as LabelMap;
 use linkerd_proto::tap::{TapEvent, tap_event};
 use linkerd_stack::Cause;
 use parking_lot::RwLock;
@@ -31,6 +32,8 @@ struct Shared {
     taps: RwLock<Vec<Arc<Tap>>>,
     next: AtomicU32,
     next_connection: AtomicU64,
+    /// `tap_sessions`: how many taps there are.
+    sessions: Arc<Gauge>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -44,16 +47,16 @@ pub enum Direction {
 pub struct Connection {
     pub direction: Direction,
     pub client: SocketAddr,
-    pub client_labels: Labels,
+    pub client_labels: LabelMap,
     pub server: SocketAddr,
-    pub server_labels: Labels,
+    pub server_labels: LabelMap,
 }
 
 /// A request about to be sent to a server.
 #[derive(Debug)]
 pub struct Inspect<'a> {
     pub connection: Connection,
-    pub route_labels: Labels,
+    pub route_labels: LabelMap,
     pub parts: &'a Parts,
 }
 
@@ -92,6 +95,16 @@ pub struct TcpTaps {
 }
 
 impl Registry {
+    /// A registry whose taps are counted in `tap_sessions`.
+    #[must_use]
+    pub fn new(metrics: &linkerd_metrics::Registry) -> Self {
+        let sessions = metrics.gauge("tap_sessions", "Number of taps that watch this proxy.").series(&Labels::new());
+        Self(Arc::new(Shared {
+            sessions,
+            ..Shared::default()
+        }))
+    }
+
     /// Whether anybody watches. This is all that a request costs when nobody does.
     #[must_use]
     pub fn is_active(&self) -> bool {
@@ -114,6 +127,7 @@ impl Registry {
         let (tap, events) = Tap::new(self.0.next.fetch_add(1, Relaxed), limit, matcher, filter, headers);
         taps.push(Arc::new(tap));
         self.0.active.store(true, Relaxed);
+        self.0.count(&taps);
         Some(events)
     }
 
@@ -122,6 +136,7 @@ impl Registry {
         let mut taps = self.0.taps.write();
         taps.retain(|t| !t.is_done());
         self.0.active.store(!taps.is_empty(), Relaxed);
+        self.0.count(&taps);
     }
 
     /// The taps that watch a request.
@@ -177,8 +192,14 @@ impl Registry {
             id: self.0.next_connection.fetch_add(1, Relaxed),
             started: Instant::now(),
         };
-        taps.send(|_| {}, event::tcp_open(taps.id));
+        taps.send(|_| {}, &event::tcp_open(taps.id));
         Some(taps)
+    }
+}
+
+impl Shared {
+    fn count(&self, taps: &[Arc<Tap>]) {
+        self.sessions.set(i64::try_from(taps.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -235,7 +256,13 @@ impl HttpTaps {
             }
             let mut event = entry.base.clone();
             event.cause_code = code(cause);
-            event.event = Some(event::response_init(&entry.tap, entry.stream, status, headers, latency));
+            event.event = Some(event::response_init(
+                &entry.tap,
+                entry.stream,
+                status,
+                headers,
+                latency,
+            ));
             entry.tap.send(event)
         });
     }
@@ -261,7 +288,13 @@ impl HttpTaps {
             event.request_bytes = self.request_bytes.load(Relaxed);
             event.close_reason.clone_from(&reason);
             let id = (&*entry.tap, entry.stream);
-            event.event = Some(event::response_end(id, times, self.response_bytes, self.grpc_status, end));
+            event.event = Some(event::response_end(
+                id,
+                times,
+                self.response_bytes,
+                self.grpc_status,
+                end,
+            ));
             entry.tap.send(event);
         }
     }
@@ -302,11 +335,11 @@ impl TcpTaps {
                 reason.clone_into(&mut event.close_reason);
                 event.cause_code = code(cause);
             },
-            close,
+            &close,
         );
     }
 
-    fn send(&self, complete: impl Fn(&mut TapEvent), kind: tap_event::Event) {
+    fn send(&self, complete: impl Fn(&mut TapEvent), kind: &tap_event::Event) {
         for (tap, base) in &self.entries {
             let mut event = base.clone();
             complete(&mut event);

@@ -39,7 +39,11 @@ type Status = (u16, String);
 impl Server {
     #[must_use]
     pub fn new(registry: Registry, credentials: Credentials, client: Id) -> Arc<Self> {
-        Arc::new(Self { registry, credentials, client })
+        Arc::new(Self {
+            registry,
+            credentials,
+            client,
+        })
     }
 
     /// Serves one accepted connection to its end.
@@ -51,7 +55,10 @@ impl Server {
         };
         let authorized = client.as_ref() == Some(&self.client);
         if !authorized {
-            info!(client = client.as_ref().map(Id::as_str), "tap by a client that may not tap");
+            info!(
+                client = client.as_ref().map(Id::as_str),
+                "tap by a client that may not tap"
+            );
         }
         let handler = Arc::new(Connection {
             registry: self.registry.clone(),
@@ -66,7 +73,11 @@ impl Server {
         let (detected, io) = detect(io).await?;
         match detected {
             Detected::Tls { sni } if sni.as_deref() == Some(&**self.credentials.server_name()) => {
-                let (io, client, _) = self.credentials.accept(io, false).await.map_err(io::Error::other)?;
+                let (io, client, _) = self
+                    .credentials
+                    .accept(io, false)
+                    .await
+                    .map_err(io::Error::other)?;
                 Ok((Box::new(io), client))
             }
             _ => Ok((Box::new(io), None)),
@@ -81,7 +92,9 @@ impl Handler for Connection {
             Err((code, message)) => return Ok(trailers_only(code, &message)),
         };
         let mut response = HttpResponse::new(answer);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         Ok(response)
     }
 }
@@ -99,9 +112,16 @@ impl Connection {
         if request.limit == 0 {
             return Err((INVALID_ARGUMENT, "limit must not be zero".into()));
         }
-        let matcher = request.r#match.ok_or_else(|| (INVALID_ARGUMENT, "match is missing".to_owned()))?;
-        let matcher = Matcher::parse(matcher).map_err(invalid)?;
-        let filter = request.filter.map_or_else(|| Ok(Filter::plain()), Filter::parse).map_err(invalid)?;
+        let matcher = match (request.r#match, &request.filter) {
+            (Some(tree), _) => Matcher::parse(tree).map_err(invalid)?,
+            // Who sends our filter says with it what is wanted.
+            (None, Some(_)) => Matcher::All(Vec::new()),
+            (None, None) => return Err((INVALID_ARGUMENT, "match is missing".to_owned())),
+        };
+        let filter = request
+            .filter
+            .map_or_else(|| Ok(Filter::plain()), Filter::parse)
+            .map_err(invalid)?;
         let headers = wants_headers(request.extract);
         let Some(events) = self.registry.observe(request.limit, matcher, filter, headers) else {
             return Err((RESOURCE_EXHAUSTED, "too many taps on this proxy".into()));

@@ -62,7 +62,10 @@ impl Tap {
             self.dropped.fetch_add(1, Relaxed);
             return Admission::Dropped;
         }
-        match self.remaining.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)) {
+        match self
+            .remaining
+            .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+        {
             Ok(_) => Admission::Shown,
             Err(_) => Admission::Over,
         }

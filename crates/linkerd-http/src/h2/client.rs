@@ -75,8 +75,10 @@ impl Client {
         if let Some(size) = params.max_frame_size {
             builder.max_frame_size(size.clamp(16_384, 16_777_215));
         }
-        let (sender, mut connection) =
-            builder.handshake(io).await.map_err(|e| Error::new(Cause::ConnectError, e.to_string()).unsent())?;
+        let (sender, mut connection) = builder
+            .handshake(io)
+            .await
+            .map_err(|e| Error::new(Cause::ConnectError, e.to_string()).unsent())?;
         let closed = Arc::new(AtomicBool::new(false));
         let (keep_alive, pings, is_closed) = (params.keep_alive, connection.ping_pong(), closed.clone());
         tokio::spawn(async move {
@@ -125,7 +127,11 @@ impl Client {
 }
 
 /// Sends the body while it waits for the response; what is left to send then goes on in a task of its own.
-async fn exchange(response: ResponseFuture, stream: SendStream<Bytes>, body: Body) -> Result<Response, Failed> {
+async fn exchange(
+    response: ResponseFuture,
+    stream: SendStream<Bytes>,
+    body: Body,
+) -> Result<Response, Failed> {
     let mut upload = Box::pin(upload(stream, body));
     let mut response = pin!(response);
     let mut uploading = true;
@@ -143,7 +149,9 @@ async fn exchange(response: ResponseFuture, stream: SendStream<Bytes>, body: Bod
     })
     .await;
     match response {
-        None => Err(Failed::new(failed.unwrap_or_else(|| Error::new(Cause::Internal, "no response and no reason")))),
+        None => Err(Failed::new(failed.unwrap_or_else(|| {
+            Error::new(Cause::Internal, "no response and no reason")
+        }))),
         Some(Err(error)) => Err(Failed::new(upstream_error(&error))),
         Some(Ok(response)) => Ok(response.map(|body| {
             let body = Body::http2(body, Side::Server);
@@ -181,4 +189,3 @@ impl Drop for Upload {
         self.0.abort();
     }
 }
-

@@ -48,7 +48,11 @@ pub(super) async fn pump(mut body: Body, stream: &mut SendStream<Bytes>) -> Resu
     }
 }
 
-async fn send_within_window(stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), Stopped> {
+async fn send_within_window(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    end: bool,
+) -> Result<(), Stopped> {
     if data.is_empty() {
         return if end { send(stream, data, true) } else { Ok(()) };
     }
@@ -85,5 +89,7 @@ fn send(stream: &mut SendStream<Bytes>, data: Bytes, end: bool) -> Result<(), St
 }
 
 pub(super) fn send_trailers(stream: &mut SendStream<Bytes>, trailers: HeaderMap) -> Result<(), Stopped> {
-    stream.send_trailers(trailers).map_err(|e| Stopped::Peer(e.reason()))
+    stream
+        .send_trailers(trailers)
+        .map_err(|e| Stopped::Peer(e.reason()))
 }

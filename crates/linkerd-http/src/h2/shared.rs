@@ -39,11 +39,17 @@ impl<C: Connect> Shared<C> {
             };
             match client.send(request).await {
                 // The connection ended since it was last used.
-                Err(Failed { request: Some(unsent), .. }) => request = *unsent,
+                Err(Failed {
+                    request: Some(unsent),
+                    ..
+                }) => request = *unsent,
                 result => return result,
             }
         }
-        Err(Failed::unsent(Error::new(Cause::UpstreamClosed, "server closes each connection at once"), request))
+        Err(Failed::unsent(
+            Error::new(Cause::UpstreamClosed, "server closes each connection at once"),
+            request,
+        ))
     }
 
     /// The open connection, or a new one.

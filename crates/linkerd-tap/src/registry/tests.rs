@@ -9,21 +9,26 @@ use linkerd_proto::tap::{
 
 fn all() -> Matcher {
     let seq = pb::Seq { matches: Vec::new() };
-    Matcher::parse(Match { r#match: Some(pb::Match::All(seq)) }).unwrap()
+    Matcher::parse(Match {
+        r#match: Some(pb::Match::All(seq)),
+    })
+    .unwrap()
 }
 
 fn connection() -> Connection {
     Connection {
         direction: Direction::Inbound,
         client: "10.0.0.1:1000".parse().unwrap(),
-        client_labels: Labels::from([("tls".into(), "true".into())]),
+        client_labels: LabelMap::from([("tls".into(), "true".into())]),
         server: "10.0.0.2:8080".parse().unwrap(),
-        server_labels: Labels::new(),
+        server_labels: LabelMap::new(),
     }
 }
 
 fn request() -> Parts {
-    let request = ::http::Request::builder().uri("http://web/x?secret=1").header("authorization", "Bearer x");
+    let request = ::http::Request::builder()
+        .uri("http://web/x?secret=1")
+        .header("authorization", "Bearer x");
     request.body(()).unwrap().into_parts().0
 }
 
@@ -31,7 +36,7 @@ fn taps(registry: &Registry) -> Option<HttpTaps> {
     let parts = request();
     registry.request(&Inspect {
         connection: connection(),
-        route_labels: Labels::new(),
+        route_labels: LabelMap::new(),
         parts: &parts,
     })
 }
@@ -74,7 +79,10 @@ fn a_request_shows_three_events_and_the_limit_ends_the_tap() {
     answer(taps(&registry).unwrap(), 200, Body::empty());
     assert_eq!(kinds(&mut events), ["req", "rsp", "end"]);
     assert!(taps(&registry).is_none());
-    assert!(matches!(events.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+    assert!(matches!(
+        events.try_recv(),
+        Err(mpsc::error::TryRecvError::Disconnected)
+    ));
 }
 
 #[test]
@@ -97,8 +105,12 @@ fn secrets_are_redacted() {
     let registry = Registry::default();
     let mut events = registry.observe(1, all(), Filter::plain(), true).unwrap();
     let _taps = taps(&registry).unwrap();
-    let Some(tap_event::Event::Http(event)) = events.try_recv().unwrap().event else { panic!("no HTTP") };
-    let Some(http::Event::RequestInit(init)) = event.event else { panic!("no request") };
+    let Some(tap_event::Event::Http(event)) = events.try_recv().unwrap().event else {
+        panic!("no HTTP")
+    };
+    let Some(http::Event::RequestInit(init)) = event.event else {
+        panic!("no request")
+    };
     let headers = init.headers.unwrap().headers;
     let value = |name: &str| headers.iter().find(|h| h.name == name).unwrap().value.clone();
     assert_eq!(value("authorization"), b"[redacted]");

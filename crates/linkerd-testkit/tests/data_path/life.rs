@@ -5,14 +5,23 @@ use std::time::{Duration, Instant};
 #[tokio::test]
 async fn a_request_that_no_server_saw_goes_to_another_endpoint() {
     let rig = Rig::new(1).await;
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let endpoints = vec![messages::endpoint(dead), rig.servers[0].endpoint()];
-    rig.plane.services.endpoints.set(SERVICE, messages::add(endpoints));
+    rig.plane
+        .services
+        .endpoints
+        .set(SERVICE, messages::add(endpoints));
     let mut client = rig.http1().await;
     for _ in 0..50 {
         assert_eq!(client.ask(get("/status/200")).await.status, 200);
     }
-    assert_eq!(count(&rig.client, "response_total", &["classification=\"success\""]).await, 50);
+    assert_eq!(
+        count(&rig.client, "response_total", &["classification=\"success\""]).await,
+        50
+    );
     assert_eq!(count(&rig.client, "request_total", &[]).await, 50);
 }
 
@@ -27,9 +36,28 @@ async fn an_application_that_is_gone_is_told_by_its_cause() {
     let answer = client.ask(get("/status/200")).await;
     assert_eq!(answer.status, 502);
     let error = answer.headers["l5d-proxy-error"].to_str().unwrap().to_owned();
-    assert!(error.starts_with("connect-refused: ") || error.starts_with("upstream-closed: "), "{error}");
-    assert_eq!(count(&proxy, "response_total", &["classification=\"failure\"", "status_code=\"502\""]).await, 1);
-    assert_eq!(count(&rig.client, "response_total", &["classification=\"failure\"", "status_code=\"502\""]).await, 1);
+    assert!(
+        error.starts_with("connect-refused: ") || error.starts_with("upstream-closed: "),
+        "{error}"
+    );
+    assert_eq!(
+        count(
+            &proxy,
+            "response_total",
+            &["classification=\"failure\"", "status_code=\"502\""]
+        )
+        .await,
+        1
+    );
+    assert_eq!(
+        count(
+            &rig.client,
+            "response_total",
+            &["classification=\"failure\"", "status_code=\"502\""]
+        )
+        .await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -49,16 +77,29 @@ async fn an_application_that_is_gone_is_survived_with_a_second_endpoint() {
 
 #[tokio::test]
 async fn a_service_without_endpoints_fails_fast() {
-    let rig = Rig::with(0, |client| client.env("OUTBOUND_HTTP_FAILFAST_TIMEOUT", "300ms")).await;
-    rig.plane.services.endpoints.set(SERVICE, messages::no_endpoints(true));
+    let rig = Rig::with(0, &[("OUTBOUND_HTTP_FAILFAST_TIMEOUT", "300ms")]).await;
+    rig.plane
+        .services
+        .endpoints
+        .set(SERVICE, messages::no_endpoints(true));
     let mut client = rig.http1().await;
     let answer = client.ask(get("/status/200")).await;
     assert_eq!(answer.status, 504);
-    assert!(answer.headers["l5d-proxy-error"].to_str().unwrap().starts_with("failfast: "));
+    assert!(
+        answer.headers["l5d-proxy-error"]
+            .to_str()
+            .unwrap()
+            .starts_with("failfast: ")
+    );
     let start = Instant::now();
     assert_eq!(client.ask(get("/status/200")).await.status, 504);
     assert!(start.elapsed() < Duration::from_millis(200));
-    let labels = ["dst_service=\"web\"", "dst_namespace=\"test\"", "status_code=\"504\"", "error=\"failfast\""];
+    let labels = [
+        "dst_service=\"web\"",
+        "dst_namespace=\"test\"",
+        "status_code=\"504\"",
+        "error=\"failfast\"",
+    ];
     assert_eq!(count(&rig.client, "response_total", &labels).await, 2);
 }
 
@@ -70,7 +111,10 @@ async fn a_removed_endpoint_gets_no_new_request() {
         client.ask(get("/status/200")).await;
     }
     let gone = &rig.servers[0];
-    rig.plane.services.endpoints.set(SERVICE, messages::remove(&[gone.app.addr]));
+    rig.plane
+        .services
+        .endpoints
+        .set(SERVICE, messages::remove(&[gone.app.addr]));
     tokio::time::sleep(Duration::from_millis(200)).await;
     let before = count(&gone.proxy, "request_total", &[]).await;
     for _ in 0..50 {
@@ -89,7 +133,11 @@ async fn a_rolling_restart_fails_no_request() {
         clients.spawn(async move {
             let mut sent = 0;
             while Instant::now() < until {
-                let answer = if n % 2 == 0 { one.ask(get("/status/200")).await } else { two.ask(get("/status/200")).await };
+                let answer = if n % 2 == 0 {
+                    one.ask(get("/status/200")).await
+                } else {
+                    two.ask(get("/status/200")).await
+                };
                 assert_eq!(answer.status, 200, "{:?}", answer.headers);
                 sent += 1;
             }
@@ -99,12 +147,18 @@ async fn a_rolling_restart_fails_no_request() {
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let fresh = Server::new(&rig.plane).await;
-        rig.plane.services.endpoints.set(SERVICE, messages::add(vec![fresh.endpoint()]));
+        rig.plane
+            .services
+            .endpoints
+            .set(SERVICE, messages::add(vec![fresh.endpoint()]));
         rig.servers.push(fresh);
         tokio::time::sleep(Duration::from_millis(100)).await;
         // The endpoint leaves discovery, then its proxy drains; its application stays as long as the proxy.
         let Server { proxy, app } = rig.servers.remove(0);
-        rig.plane.services.endpoints.set(SERVICE, messages::remove(&[app.addr]));
+        rig.plane
+            .services
+            .endpoints
+            .set(SERVICE, messages::remove(&[app.addr]));
         proxy.stopped().await;
         drop(app);
     }
@@ -112,5 +166,13 @@ async fn a_rolling_restart_fails_no_request() {
     while let Some(result) = clients.join_next().await {
         sent += result.unwrap();
     }
-    assert_eq!(count(&rig.client, "response_total", &["direction=\"outbound\"", "classification=\"success\""]).await, sent);
+    assert_eq!(
+        count(
+            &rig.client,
+            "response_total",
+            &["direction=\"outbound\"", "classification=\"success\""]
+        )
+        .await,
+        sent
+    );
 }

@@ -1,8 +1,16 @@
 //! Requests through two real proxies: application → outbound ⇒ mTLS ⇒ inbound → application.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod http;
 mod life;
+mod profile;
 mod rig;
+mod tap;
 mod tcp;

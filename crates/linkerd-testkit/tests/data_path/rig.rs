@@ -8,6 +8,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use linkerd_proto::destination::DestinationProfile;
 use linkerd_testkit::{ControlPlane, Proxy, ProxyBuilder, messages};
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 use tokio::{
@@ -42,20 +43,42 @@ pub struct App {
 impl Rig {
     /// `servers` meshed endpoints of one service.
     pub async fn new(servers: usize) -> Self {
-        Self::with(servers, |client| client).await
+        Self::with(servers, &[]).await
     }
 
-    pub async fn with(count: usize, client: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Self {
+    /// With environment variables for the client's proxy.
+    pub async fn with(servers: usize, env: &[(&str, &str)]) -> Self {
+        Self::start(servers, None, env, &[]).await
+    }
+
+    /// With environment variables for all proxies.
+    pub async fn with_env(servers: usize, env: &[(&str, &str)]) -> Self {
+        Self::start(servers, None, env, env).await
+    }
+
+    pub async fn with_profile(servers: usize, profile: Option<DestinationProfile>) -> Self {
+        Self::start(servers, profile, &[], &[]).await
+    }
+
+    async fn start(
+        count: usize,
+        profile: Option<DestinationProfile>,
+        client_env: &[(&str, &str)],
+        server_env: &[(&str, &str)],
+    ) -> Self {
         let plane = ControlPlane::start().await;
         let mut servers = Vec::new();
         for _ in 0..count {
-            servers.push(Server::new(&plane).await);
+            servers.push(Server::with(&plane, server_env).await);
         }
         plane.services.outbound.set(SERVICE_IP, messages::balanced(SERVICE));
+        if let Some(profile) = profile {
+            plane.services.profiles.set(SERVICE_IP, profile);
+        }
         let endpoints = servers.iter().map(Server::endpoint).collect();
         plane.services.endpoints.set(SERVICE, messages::add(endpoints));
         let builder = ProxyBuilder::new(CLIENT_ID, &plane).outbound_to(SERVICE_IP.parse().unwrap());
-        let client = client(builder).start();
+        let client = client_env.iter().fold(builder, |b, (name, value)| b.env(name, value)).start();
         client.ready().await;
         Self { plane, client, servers }
     }
@@ -76,8 +99,13 @@ impl Rig {
 
 impl Server {
     pub async fn new(plane: &ControlPlane) -> Self {
+        Self::with(plane, &[]).await
+    }
+
+    async fn with(plane: &ControlPlane, env: &[(&str, &str)]) -> Self {
         let app = App::start().await;
-        let proxy = ProxyBuilder::new(SERVER_ID, plane).start();
+        let builder = ProxyBuilder::new(SERVER_ID, plane);
+        let proxy = env.iter().fold(builder, |b, (name, value)| b.env(name, value)).start();
         proxy.ready().await;
         Self { proxy, app }
     }
@@ -132,20 +160,36 @@ async fn serve(io: TcpStream) {
     let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
     let io = TokioIo::new(io);
     if first == *b"PRI * HTTP/2.0" {
-        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(io, service)
+            .await;
     } else {
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await;
+        let _ = hyper::server::conn::http1::Builder::new()
+            .serve_connection(io, service)
+            .with_upgrades()
+            .await;
     }
 }
 
 async fn answer(mut request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     if let Some(status) = path.strip_prefix("/status/") {
-        return text(StatusCode::from_bytes(status.as_bytes()).unwrap(), status.to_owned());
+        return text(
+            StatusCode::from_bytes(status.as_bytes()).unwrap(),
+            status.to_owned(),
+        );
     }
     match path.as_str() {
         "/echo" => Response::new(request.into_body().boxed()),
-        "/headers" => text(StatusCode::OK, format!("{:?} {} {:?}", request.version(), request.uri(), request.headers())),
+        "/headers" => text(
+            StatusCode::OK,
+            format!(
+                "{:?} {} {:?}",
+                request.version(),
+                request.uri(),
+                request.headers()
+            ),
+        ),
         "/slow" => {
             tokio::time::sleep(Duration::from_millis(300)).await;
             text(StatusCode::OK, "slow".into())
@@ -164,13 +208,19 @@ fn text(status: StatusCode, text: String) -> Answer {
 
 /// Echoes each message; the request's `x-status` becomes the gRPC status.
 fn grpc(request: Request<Incoming>) -> Answer {
-    let status = request.headers().get("x-status").cloned().unwrap_or(HeaderValue::from_static("0"));
+    let status = request
+        .headers()
+        .get("x-status")
+        .cloned()
+        .unwrap_or(HeaderValue::from_static("0"));
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", status);
     let data = http_body_util::BodyStream::new(request.into_body());
     let end = futures_util::stream::once(async { Ok(Frame::trailers(trailers)) });
     let mut answer = Response::new(StreamBody::new(futures_util::StreamExt::chain(data, end)).boxed());
-    answer.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    answer
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
     answer
 }
 
@@ -184,8 +234,12 @@ fn upgrade(request: &mut Request<Incoming>) -> Answer {
         }
     });
     let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
-    answer.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
-    answer.headers_mut().insert("upgrade", HeaderValue::from_static("echo"));
+    answer
+        .headers_mut()
+        .insert("connection", HeaderValue::from_static("upgrade"));
+    answer
+        .headers_mut()
+        .insert("upgrade", HeaderValue::from_static("echo"));
     answer
 }
 
@@ -197,8 +251,13 @@ pub fn get(path: &str) -> Request<Outgoing> {
 }
 
 pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Outgoing> {
-    let request = Request::builder().method(Method::POST).uri(path).header("host", "web.test");
-    request.body(Either::Right(Full::new(body.into()).boxed())).unwrap()
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header("host", "web.test");
+    request
+        .body(Either::Right(Full::new(body.into()).boxed()))
+        .unwrap()
 }
 
 /// A client of HTTP/1 on one connection.
@@ -227,12 +286,17 @@ impl Http1 {
 }
 
 /// A client of HTTP/2.
-pub struct Http2(hyper::client::conn::http2::SendRequest<Outgoing>, #[allow(dead_code)] JoinSet<()>);
+pub struct Http2(
+    hyper::client::conn::http2::SendRequest<Outgoing>,
+    #[allow(dead_code)] JoinSet<()>,
+);
 
 impl Http2 {
     pub async fn connect(addr: SocketAddr) -> Self {
         let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
-        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+            .await
+            .unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let _ = connection.await;
@@ -266,7 +330,12 @@ impl Whole {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap();
         let trailers = body.trailers().cloned();
-        Self { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers }
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.to_bytes(),
+            trailers,
+        }
     }
 
     pub fn text(&self) -> String {
@@ -277,6 +346,10 @@ impl Whole {
 /// The sum of the series of `family` that have all `labels`.
 pub async fn count(proxy: &Proxy, family: &str, labels: &[&str]) -> u64 {
     let lines = proxy.metrics(&format!("{family}{{")).await;
-    let matching = lines.iter().filter(|line| labels.iter().all(|label| line.contains(label)));
-    matching.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    let matching = lines
+        .iter()
+        .filter(|line| labels.iter().all(|label| line.contains(label)));
+    matching
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
 }

@@ -7,7 +7,10 @@ async fn rig_to(greeting: &'static str) -> (Rig, tokio::task::JoinSet<()>) {
     let rig = Rig::new(1).await;
     let (addr, tasks) = echo(greeting).await;
     let endpoint = messages::meshed_endpoint(addr, SERVER_ID, rig.servers[0].proxy.bound.inbound.port());
-    rig.plane.services.endpoints.set(SERVICE, messages::add(vec![endpoint]));
+    rig.plane
+        .services
+        .endpoints
+        .set(SERVICE, messages::add(vec![endpoint]));
     (rig, tasks)
 }
 
@@ -28,10 +31,23 @@ async fn bytes_that_are_not_http_pass_unchanged() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let sent = count(&rig.client, "tcp_write_bytes_total", &["peer=\"dst\"", "tls=\"true\""]).await;
-    let read = count(&rig.servers[0].proxy, "tcp_read_bytes_total", &["peer=\"src\"", "tls=\"true\""]).await;
+    let sent = count(
+        &rig.client,
+        "tcp_write_bytes_total",
+        &["peer=\"dst\"", "tls=\"true\""],
+    )
+    .await;
+    let read = count(
+        &rig.servers[0].proxy,
+        "tcp_read_bytes_total",
+        &["peer=\"src\"", "tls=\"true\""],
+    )
+    .await;
     assert_eq!((sent, read), (14, 14));
-    assert_eq!(count(&rig.servers[0].proxy, "inbound_tcp_authz_allow_total", &[]).await, 1);
+    assert_eq!(
+        count(&rig.servers[0].proxy, "inbound_tcp_authz_allow_total", &[]).await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -42,7 +58,11 @@ async fn a_server_that_speaks_first_is_not_kept_waiting() {
     let mut greeting = [0; 16];
     io.read_exact(&mut greeting).await.unwrap();
     assert_eq!(&greeting, b"220 mail ready\r\n");
-    assert!(start.elapsed() < Duration::from_millis(1_000), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(1_000),
+        "{:?}",
+        start.elapsed()
+    );
     io.write_all(b"EHLO x\r\n").await.unwrap();
     let mut heard = [0; 8];
     io.read_exact(&mut heard).await.unwrap();
@@ -54,14 +74,21 @@ async fn a_client_that_thinks_before_it_speaks_http_is_http() {
     let rig = Rig::new(1).await;
     let mut io = rig.tcp().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    for part in ["GET /status/200 HT", "TP/1.1\r\nhost: we", "b\r\nconnection: close\r\n\r\n"] {
+    for part in [
+        "GET /status/200 HT",
+        "TP/1.1\r\nhost: we",
+        "b\r\nconnection: close\r\n\r\n",
+    ] {
         io.write_all(part.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut answer = String::new();
     io.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert_eq!(count(&rig.client, "response_total", &["classification=\"success\""]).await, 1);
+    assert_eq!(
+        count(&rig.client, "response_total", &["classification=\"success\""]).await,
+        1
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,120 @@
+use crate::rig::{CLIENT_ID, Rig, SERVER_ID, count, get, post};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use linkerd_policy::{Id, endpoint::EndpointTls};
+use linkerd_proto::tap::{
+    Filter, ObserveRequest, TapEvent,
+    filter::StatusRange,
+    observe_request::{Match, r#match as pb},
+    tap_client::TapClient,
+    tap_event::{self, http},
+};
+use linkerd_testkit::Proxy;
+use tokio::net::TcpStream;
+use tonic::{Code, Status, Streaming};
+
+const TAPPER: &str = "tap.linkerd-viz.serviceaccount.identity.linkerd.cluster.local";
+
+/// Asks a proxy for its tap as `caller`.
+async fn observe(rig: &Rig, proxy: &Proxy, caller: &str, request: ObserveRequest) -> Result<Streaming<TapEvent>, Status> {
+    let name = if std::ptr::eq(proxy, &raw const rig.client) { CLIENT_ID } else { SERVER_ID };
+    let server = EndpointTls { server_id: Id::dns(name).unwrap(), server_name: name.into() };
+    let io = TcpStream::connect(proxy.bound.tap.unwrap()).await.unwrap();
+    let (io, _) = rig.plane.services.ca.peer(caller).connect(io, &server, false).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
+    tokio::spawn(connection);
+    let service = tower_service_from(sender);
+    let mut client = TapClient::with_origin(service, "http://proxy".parse().unwrap());
+    client.observe(request).await.map(tonic::Response::into_inner)
+}
+
+#[derive(Clone)]
+struct Sender(hyper::client::conn::http2::SendRequest<tonic::body::Body>);
+
+fn tower_service_from(sender: hyper::client::conn::http2::SendRequest<tonic::body::Body>) -> Sender {
+    Sender(sender)
+}
+
+impl tower_service::Service<::http::Request<tonic::body::Body>> for Sender {
+    type Response = ::http::Response<hyper::body::Incoming>;
+    type Error = hyper::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: ::http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+fn everything(limit: u32, filter: Option<Filter>) -> ObserveRequest {
+    let all = pb::Match::All(pb::Seq { matches: Vec::new() });
+    ObserveRequest { limit, r#match: Some(Match { r#match: Some(all) }), filter, ..ObserveRequest::default() }
+}
+
+async fn rig() -> Rig {
+    Rig::with_env(1, &[("TAP_SVC_NAME", TAPPER)]).await
+}
+
+fn http_event(event: &TapEvent) -> &http::Event {
+    match &event.event {
+        Some(tap_event::Event::Http(tap_event::Http { event: Some(event) })) => event,
+        other => panic!("not HTTP: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn both_sides_show_a_request_with_its_ends_and_bytes() {
+    let rig = rig().await;
+    for proxy in [&rig.client, &rig.servers[0].proxy] {
+        let mut events = observe(&rig, proxy, TAPPER, everything(1, None)).await.unwrap();
+        assert_eq!(proxy.metrics("tap_sessions ").await, ["tap_sessions 1"]);
+        rig.http1().await.ask(post("/echo?x=1", "12345")).await;
+        let init = events.message().await.unwrap().unwrap();
+        let http::Event::RequestInit(request) = http_event(&init) else { panic!("no request") };
+        assert_eq!((request.path.as_str(), request.authority.as_str()), ("/echo?x=1", "web.test"));
+        let response = events.message().await.unwrap().unwrap();
+        let http::Event::ResponseInit(response) = http_event(&response) else { panic!("no response") };
+        assert_eq!(response.http_status, 200);
+        let last = events.message().await.unwrap().unwrap();
+        let http::Event::ResponseEnd(end) = http_event(&last) else { panic!("no end") };
+        assert_eq!((end.response_bytes, last.request_bytes), (5, 5));
+        assert_eq!(events.message().await.unwrap(), None);
+        assert_eq!(proxy.metrics("tap_sessions ").await, ["tap_sessions 0"]);
+    }
+}
+
+#[tokio::test]
+async fn only_the_tap_service_may_tap() {
+    let rig = rig().await;
+    let refused = observe(&rig, &rig.client, "someone.else", everything(1, None)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_filter_waits_for_the_response() {
+    let rig = rig().await;
+    let filter = Filter { statuses: vec![StatusRange { min: 500, max: 599 }], ..Filter::default() };
+    let mut events = observe(&rig, &rig.client, TAPPER, everything(1, Some(filter))).await.unwrap();
+    let mut client = rig.http1().await;
+    client.ask(get("/status/200")).await;
+    client.ask(get("/status/503")).await;
+    let init = events.message().await.unwrap().unwrap();
+    let http::Event::RequestInit(request) = http_event(&init) else { panic!("no request") };
+    assert_eq!(request.path, "/status/503");
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_is_forgotten() {
+    let rig = rig().await;
+    drop(observe(&rig, &rig.client, TAPPER, everything(100, None)).await.unwrap());
+    for _ in 0..200 {
+        if rig.client.metrics("tap_sessions ").await == ["tap_sessions 0"] {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{} taps are left", count(&rig.client, "tap_sessions", &[]).await);
+}
