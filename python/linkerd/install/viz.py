@@ -44,8 +44,8 @@ def render(installation: VizInstallation) -> list[Object]:
     viz = _Viz(installation)
     parts = [viz.namespace(), *viz.metrics_api(), *viz.tap()]
     if installation.values["prometheus"]["enabled"] and not installation.values["prometheusUrl"]:
-        parts += viz.prometheus()
-    return parts
+        parts += [*viz.prometheus(), *viz.prometheus_policy()]
+    return [*parts, *viz.policies()]
 
 
 class _Viz:
@@ -234,6 +234,61 @@ class _Viz:
                 security={"fsGroup": 65534},
             ),
         ]
+
+    # Policies: who may talk to what. Port-forwards arrive over loopback and are not asked.
+
+    def policies(self) -> list[Object]:
+        return [
+            *self.policy("metrics-api", "http", "gRPC", ("prometheus", "web")),
+            # The API server is not meshed; tap itself checks its certificate, and who asks through it.
+            self.server("tap-api", "tap", "apiserver", "TLS"),
+            self.everybody("tap-api"),
+        ]
+
+    def prometheus_policy(self) -> list[Object]:
+        """Queries tell everything about the cluster's traffic: only metrics-api may ask."""
+        return self.policy("prometheus", "admin", "HTTP/1", ("metrics-api",))
+
+    def policy(self, component: str, port: str, protocol: str, clients: tuple[str, ...]) -> list[Object]:
+        """A Server for a component's port, open to these accounts of ours over mTLS."""
+        name = f"{component}-clients"
+        accounts = [{"kind": "ServiceAccount", "name": client} for client in clients]
+        return [
+            self.server(component, component, port, protocol),
+            {
+                "apiVersion": "policy.linkerd.io/v1alpha1",
+                "kind": "MeshTLSAuthentication",
+                "metadata": self.metadata(name, component),
+                "spec": {"identityRefs": accounts},
+            },
+            self.authorization(component, "MeshTLSAuthentication", name),
+        ]
+
+    def server(self, name: str, component: str, port: str, protocol: str) -> Object:
+        labels = {"linkerd.io/extension": "viz", "component": component}
+        return {
+            "apiVersion": "policy.linkerd.io/v1beta3",
+            "kind": "Server",
+            "metadata": self.metadata(name, component),
+            "spec": {"podSelector": {"matchLabels": labels}, "port": port, "proxyProtocol": protocol},
+        }
+
+    def authorization(self, server: str, kind: str, name: str) -> Object:
+        group = "policy.linkerd.io"
+        return {
+            "apiVersion": f"{group}/v1alpha1",
+            "kind": "AuthorizationPolicy",
+            "metadata": self.metadata(server),
+            "spec": {
+                "targetRef": {"group": group, "kind": "Server", "name": server},
+                "requiredAuthenticationRefs": [{"group": group, "kind": kind, "name": name}],
+            },
+        }
+
+    def everybody(self, server: str) -> Object:
+        policy = self.authorization(server, "", "")
+        policy["spec"]["requiredAuthenticationRefs"] = []
+        return policy
 
 
 def _prometheus_container(settings: Mapping[str, Any]) -> Object:
