@@ -21,6 +21,10 @@ _OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
+    # After a restart every proxy subscribes at once. The library would answer CANCELLED from 1,000 waiting calls on;
+    # each costs us a few KB, so they may wait (for at most 30 s) instead.
+    ("grpc.server.max_pending_requests", 50_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
 )
 _STALLED = 30.0
 """Seconds that a subscriber may take no byte of its stream before it is dropped."""
