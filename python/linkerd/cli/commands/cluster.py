@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +101,9 @@ def start(state_dir: Path | None, port: int | None) -> None:
 
     config = _settings(state_dir, port)
     began = time.monotonic()
+    # As with Ctrl-C: what has begun is ended before we go.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         started = starting.start(config, Progress())
     except starting.StartError as error:

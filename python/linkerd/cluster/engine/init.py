@@ -169,6 +169,8 @@ def main(arguments: Sequence[str]) -> int:
     for descriptor in (values["report_fd"], values["listen_fd"], values["lock_fd"]):
         os.set_inheritable(descriptor, False)
     configure("info")
+    # Who became root by `su` may have a PATH without the administrators' programs.
+    os.environ["PATH"] = component_environment(config)["PATH"]
     try:
         inside.set_up_process()
         inside.set_up_mounts()

@@ -17,7 +17,7 @@ from datetime import datetime
 import aiohttp
 
 from linkerd.cluster.engine import launching, logfiles, prerequisites, settings, state
-from linkerd.cluster.engine.addons import apply_addons
+from linkerd.cluster.engine.addons import apply_addons, manifests, resource_of
 from linkerd.cluster.engine.reporting import StartFailed
 from linkerd.cluster.engine.settings import Settings
 from linkerd.cluster.engine.state import StateError
@@ -52,12 +52,14 @@ def start(config: Settings, progress: Callable[[str], None]) -> Started:
     """Bring the cluster up and wait until its node is ready. `progress` hears each step. Raises StartError."""
     try:
         if _runs_already(config):
-            return Started(already=True)
+            return _complete(config, progress)
         prerequisites.check(config, progress)
         state.prepare(config)
         lock_fd = _take_lock(config)
+        if lock_fd is None and _runs_already(config):
+            return _complete(config, progress)
         if lock_fd is None:
-            return Started(already=_runs_already(config))
+            raise StartError("another start has just failed or is being ended", "try again in a moment")
         try:
             _launch_and_wait(config, lock_fd, progress)
         finally:
@@ -83,6 +85,24 @@ def _runs_already(config: Settings) -> bool:
             "or choose another `--state-dir`",
         )
     return True
+
+
+def _complete(config: Settings, progress: Callable[[str], None]) -> Started:
+    """A start that was killed leaves a cluster without its add-ons: the next one goes on where it ended."""
+    try:
+        asyncio.run(_finish_if_needed(config, progress))
+    except StartFailed as error:
+        raise _explained(config, error) from error
+    return Started(already=True)
+
+
+async def _finish_if_needed(config: Settings, progress: Callable[[str], None]) -> None:
+    async with Client.load(str(config.kubeconfig)) as client:
+        try:
+            *_, last = manifests(config)
+            await client.get(resource_of(last), last["metadata"]["name"])
+        except (ApiError, aiohttp.ClientError):
+            await _finish(config, 0.0, progress)
 
 
 def _take_lock(config: Settings) -> int | None:
