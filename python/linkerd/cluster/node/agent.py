@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import sys
 from pathlib import Path
 
@@ -152,6 +153,9 @@ def main() -> int:
     except SettingsError as error:
         return fail(str(error))
     configure()
+    # A pod takes three descriptors and each of its containers two; the usual soft limit of 1024 is for select().
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return run(run_agent(settings, Spawner.start()))
 
 

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -257,7 +258,8 @@ class Container:
         if image.root is None:
             return None
         layer = self.pod.directory / self.record.name / "layer"
-        upper, work = layer / str(self.record.restarts), layer / "work"
+        shutil.rmtree(layer, ignore_errors=True)  # what an earlier run wrote ends with it
+        upper, work = layer / "upper", layer / "work"
         for path in (upper, work):
             path.mkdir(parents=True, exist_ok=True)
         return Overlay(str(image.root), str(upper), str(work))

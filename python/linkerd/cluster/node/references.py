@@ -21,9 +21,9 @@ class ClusterReferences:
 
     def __init__(self, client: Client, on_change: Callable[[str, str, str], None]) -> None:
         self._on_change = on_change
-        self._config_maps = Reflector(client, resources.CONFIG_MAPS, on_change=self._tell)
-        self._secrets = Reflector(client, resources.SECRETS, on_change=self._tell)
-        self._services = Reflector(client, resources.SERVICES)
+        self._config_maps = Reflector(client, resources.CONFIG_MAPS, on_change=self._tell, strip=_stripped)
+        self._secrets = Reflector(client, resources.SECRETS, on_change=self._tell, strip=_stripped)
+        self._services = Reflector(client, resources.SERVICES, strip=_stripped)
 
     def reflectors(self) -> tuple[Reflector, ...]:
         """To be run by the agent."""
@@ -55,6 +55,12 @@ class ClusterReferences:
         if change.type != "synced":
             metadata = change.object["metadata"]
             self._on_change(change.object["kind"], metadata["namespace"], metadata["name"])
+
+
+def _stripped(obj: Object) -> Object:
+    """What is used of such an object; its managed fields alone are often larger."""
+    metadata = {key: obj["metadata"][key] for key in ("namespace", "name")}
+    return {"metadata": metadata, **{key: obj[key] for key in ("kind", "data", "binaryData", "spec") if key in obj}}
 
 
 def _decoded(data: Mapping[str, str] | None) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ acknowledgement, and a refusal is an OSError with the kernel's errno.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -80,8 +81,12 @@ class Netlink:
         self._request(_RTM_NEWLINK, near, _CREATE | _EXCLUSIVE)
 
     def delete_link(self, name: str) -> None:
-        """The interface, its peer and their routes."""
-        self._request(_RTM_DELLINK, _link_header() + _name(_IFLA_IFNAME, name))
+        """The interface, its peer and their routes; that there is none (any more) is fine."""
+        try:
+            self._request(_RTM_DELLINK, _link_header() + _name(_IFLA_IFNAME, name))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
 
     def set_up(self, index: int) -> None:
         """`ip link set up`."""

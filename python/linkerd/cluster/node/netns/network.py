@@ -90,6 +90,9 @@ def connect_pod(namespace: Namespace, pod_ns: int, address: IPv4Address, node_ip
     name = interface_name(address)
     pod_mac = b"\x0a\x58" + address.packed
     with Netlink.open() as netlink:
+        if _exists(name):
+            # Of a pod that was killed a moment ago: the kernel takes namespaces down in the background.
+            netlink.delete_link(name)
         netlink.add_veth(name, _NODE_MAC, "eth0", pod_mac, pod_ns, _MTU)
         near = socket.if_nametoindex(name)
         netlink.set_up(near)
@@ -113,11 +116,11 @@ def _configure_pod(address: IPv4Address) -> None:
 def disconnect_pod(address: IPv4Address) -> None:
     """Remove the cable; the routes go with it. One that is gone already (its namespace ended first) is fine."""
     with Netlink.open() as netlink:
-        try:
-            netlink.delete_link(interface_name(address))
-        except OSError as error:
-            if error.errno != 19:  # ENODEV
-                raise
+        netlink.delete_link(interface_name(address))
+
+
+def _exists(name: str) -> bool:
+    return any(name == known for _, known in socket.if_nameindex())
 
 
 class AddressesExhausted(RuntimeError):
