@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from datetime import timedelta
 
 import pytest
 import yaml
+from linkerd.kit.x509 import certificate_pem, key_pem, new_server_certificate
 from support.clusters import CommandFailed
 from support.waiting import wait_until
+from support.workloads import APPS
 
 NAMESPACE = "verbs"
 
@@ -286,6 +290,41 @@ def test_a_custom_resource(verbs):
     verbs.apply(yaml.safe_dump(namespaced("Widget", "one", "verbs.example.com/v1", spec={"size": 3})))
     assert kubectl(verbs, "get", "widget", "one", "-o", "jsonpath={.spec.size}") == "3"
     verbs.kubectl("delete", "crd", "widgets.verbs.example.com")
+
+
+def test_an_admission_webhook_changes_what_is_created(verbs):
+    certificate, key, authority = new_server_certificate(f"labeller.{NAMESPACE}.svc", timedelta(hours=1))
+    files = {"tls.crt": certificate_pem(certificate), "tls.key": key_pem(key)}
+    program = [verbs.python, str(APPS / "webhook.py"), "8443", "/tls/tls.crt", "/tls/tls.key"]
+    container = {"name": "main", "image": "debian", "command": program}
+    container |= {"volumeMounts": [{"name": "tls", "mountPath": "/tls"}]}
+    container |= {"readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1}}
+    deployment = workload("Deployment", "labeller", container)
+    deployment["spec"]["template"]["spec"]["volumes"] = [{"name": "tls", "secret": {"secretName": "labeller"}}]
+    service = {"selector": {"app": "labeller"}, "ports": [{"port": 443, "targetPort": 8443}]}
+    objects = [namespaced("Secret", "labeller", type="kubernetes.io/tls", stringData=files), deployment]
+    verbs.apply(yaml.safe_dump_all([*objects, namespaced("Service", "labeller", spec=service)]))
+    kubectl(verbs, "rollout", "status", "deploy/labeller", "--timeout=60s")
+
+    ca = base64.b64encode(certificate_pem(authority.certificate).encode()).decode()
+    webhook = {
+        "name": "labeller.example.com",
+        "clientConfig": {"service": {"name": "labeller", "namespace": NAMESPACE}, "caBundle": ca},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+    verbs.apply(yaml.safe_dump(kind | {"metadata": {"name": "labeller"}, "webhooks": [webhook]}))
+
+    def labelled() -> list[str]:
+        kubectl(verbs, "delete", "configmap", "asked", "--ignore-not-found")
+        kubectl(verbs, "create", "configmap", "asked")
+        return names(verbs, "configmap", "seen-by=webhook")
+
+    wait_until(labelled, timeout=30, message="the webhook is asked")
+    verbs.kubectl("delete", "mutatingwebhookconfiguration", "labeller")
 
 
 def test_network_policies_are_stored_and_shown(verbs):
