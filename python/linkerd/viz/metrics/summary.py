@@ -66,6 +66,14 @@ class Traffic:
     labels: dict[str, str] = field(default_factory=dict)
     """The group's labels, for rows that are named by more than their key."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether there was anything; the gauges of closed connections stay at zero for a while."""
+        tcp = self.tcp
+        return self.requests is not None or (
+            tcp is not None and any((tcp.connections, tcp.read_bytes, tcp.write_bytes))
+        )
+
 
 def whole(value: float) -> int:
     """A count. Samples of counters are whole but for float noise and extrapolation; NaN is no count."""
@@ -137,15 +145,13 @@ def count_pods(pods: Iterable[Pod], control_plane: str) -> PodCounts:
     )
 
 
-def row_keys(objects: Iterable[Key], traffic: Iterable[Key], *, direct: bool, selected: bool) -> list[Key]:
+def row_keys(objects: Iterable[Key], traffic: Mapping[Key, Traffic], *, direct: bool, selected: bool) -> list[Key]:
     """Which rows there are: every object; with to/from only what has traffic, out of the selected objects if the
     question selects any."""
     if direct:
         return sorted(objects)
-    if selected:
-        known = set(objects)
-        return sorted(key for key in traffic if key in known)
-    return sorted(traffic)
+    known = set(objects)
+    return sorted(key for key, one in traffic.items() if one.busy and (key in known or not selected))
 
 
 # Edges
