@@ -295,8 +295,7 @@ impl Session {
         if let Some(series) = cache.profiles.iter().find(known) {
             return Some(series.http.clone());
         }
-        let dst = format!("{}:{}", profile.logical.as_deref()?, self.port.addr.port());
-        let labels = profile_labels("inbound", &dst, profile, route);
+        let labels = profile_labels("inbound", profile.logical.as_deref()?, profile, route);
         let http = Arc::new(self.inbound.metrics.route.series(labels));
         if cache.profiles.len() >= MAX_CACHED {
             cache.profiles.clear();
@@ -326,20 +325,12 @@ impl Session {
         let mut server_labels = label_map("srv", &policy.meta);
         server_labels.extend(label_map("route", &series.route));
         server_labels.extend(label_map("authz", &series.authz));
-        self.inbound.tap.request(&Inspect {
-            connection: Tapped {
-                direction: Direction::Inbound,
-                client: self.client,
-                client_labels: client_labels(&self.tls),
-                server: self.port.addr,
-                server_labels,
-            },
-            route_labels,
-            parts,
-        })
+        self.inbound
+            .tap
+            .request(&self.inspect(server_labels, route_labels, parts))
     }
 
-    fn refuse(&self, policy: &ServerPolicy, client: Client, refusal: Refusal) -> Synthetic {
+    fn refuse(&self, policy: &ServerPolicy, client: Client, refusal: Refusal, parts: &Parts) -> Synthetic {
         let Refusal { error, answer } = refusal;
         let answer = match answer {
             Answer::Plain => Synthetic::from_error(&error, client, None),
@@ -358,9 +349,31 @@ impl Session {
                 answer
             }
         };
-        self.count_error(policy, error.cause());
+        if error.cause() != Cause::Redirect {
+            self.count_error(policy, error.cause());
+        }
+        if self.inbound.tap.is_active() {
+            let inspect = self.inspect(label_map("srv", &policy.meta), LabelMap::new(), parts);
+            self.inbound
+                .tap
+                .refused(&inspect, answer.status, answer.head.headers(), error.cause());
+        }
         debug!(client = %self.client, code = error.cause().code(), detail = error.detail(), "request refused");
         answer
+    }
+
+    fn inspect<'p>(&self, server_labels: LabelMap, route_labels: LabelMap, parts: &'p Parts) -> Inspect<'p> {
+        Inspect {
+            connection: Tapped {
+                direction: Direction::Inbound,
+                client: self.client,
+                client_labels: client_labels(&self.tls),
+                server: self.port.addr,
+                server_labels,
+            },
+            route_labels,
+            parts,
+        }
     }
 
     fn count_error(&self, policy: &ServerPolicy, cause: Cause) {
@@ -414,7 +427,7 @@ impl Handler for Session {
             .and_then(|in_flight| Ok((self.admit(&policy, &mut parts)?, in_flight)));
         let (admitted, in_flight) = match admitted {
             Ok(admitted) => admitted,
-            Err(refusal) => return Ok(answered(self.refuse(&policy, client, refusal))),
+            Err(refusal) => return Ok(answered(self.refuse(&policy, client, refusal, &parts))),
         };
         let profile = self.profile(&mut parts).await;
         let mut series = vec![admitted.series.http.clone()];

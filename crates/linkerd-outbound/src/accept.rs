@@ -48,7 +48,7 @@ async fn serve_destination(
     drain: drain::Watch,
 ) -> Result<(), Error> {
     let destination = outbound.destinations.of(outbound, dst);
-    let plan = destination.plan(outbound.config.failfast).await?;
+    let plan = destination.plan(DISCOVERY).await?;
     if let Protocol::Tls(routes) = &plan.protocol {
         return serve_tls(outbound, io, client, dst, routes).await;
     }
@@ -183,6 +183,8 @@ fn closed(error: &io::Error) -> Error {
     Error::new(Cause::DownstreamClosed, error.to_string())
 }
 
+/// How long a connection waits for what the control plane says about an unknown destination.
+const DISCOVERY: Duration = Duration::from_secs(10);
 /// How long a client may be silent before the destination is asked.
 const SILENCE: Duration = Duration::from_millis(10);
 const FIRST_BYTES: usize = 4 * 1024;

@@ -146,7 +146,7 @@ impl Plan {
             PolicyAnswer::Policy(policy) => policy.clone(),
             PolicyAnswer::NotFound => Arc::new(synthesized(dst, profile)),
         };
-        let maker = Maker { outbound, dst };
+        let maker = Maker { outbound };
         let parent = policy.parent.clone();
         if profile.opaque {
             let bytes = maker
@@ -173,7 +173,6 @@ fn synthesized(dst: SocketAddr, profile: &Profile) -> ClientPolicy {
 
 struct Maker<'a> {
     outbound: &'a Arc<Outbound>,
-    dst: SocketAddr,
 }
 
 impl Maker<'_> {
@@ -327,8 +326,7 @@ impl Maker<'_> {
     }
 
     fn profile_routes(&self, profile: &Arc<Profile>) -> Option<ProfileRoutes> {
-        let logical = profile.logical.as_ref()?;
-        let authority: Arc<str> = format!("{logical}:{}", self.dst.port()).into();
+        let authority = profile.logical.clone()?;
         let metrics = &self.outbound.metrics;
         let series = (0..=profile.routes.len()).map(|i| {
             let mut labels = Labels::new()
@@ -424,7 +422,7 @@ impl Maker<'_> {
         if profile.targets.is_empty() {
             return None;
         }
-        let authority: Arc<str> = format!("{}:{}", profile.logical.as_ref()?, self.dst.port()).into();
+        let authority = profile.logical.clone()?;
         Some(Bytes {
             refused: None,
             backends: self.targets(profile, &authority),

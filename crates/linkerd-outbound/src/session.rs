@@ -15,6 +15,7 @@ use linkerd_http::{
 use linkerd_metrics::{Classification, Labels};
 use linkerd_policy::{Id, Labels as LabelMap, Meta, client::Timeouts, filter::HeaderModifier, route};
 use linkerd_stack::{Cause, Client, Error, Informational, Retry as Retryable, Synthetic, is_grpc};
+use linkerd_tap::{Connection as Tapped, Direction, Inspect};
 use rand::Rng;
 use std::{
     net::SocketAddr,
@@ -39,6 +40,10 @@ struct Refusal {
     answer: Answer,
     /// The backend whose endpoints have not counted the request.
     unserved: Option<Arc<Backend>>,
+    /// Counts the request in its route.
+    record: Option<Record>,
+    /// Taps have seen its attempts.
+    shown: bool,
 }
 
 enum Answer {
@@ -298,31 +303,40 @@ impl Session {
             "logical service {} ({})",
             self.destination.addr, plan.parent
         ));
-        if let Some(record) = record {
-            record.reset(&error);
-        }
-        let unserved = (!counted).then(|| backend.clone());
         Refusal {
             error,
             answer: Answer::Plain,
-            unserved,
+            unserved: (!counted).then(|| backend.clone()),
+            record,
+            shown: counted,
         }
     }
 
-    fn refuse(&self, client: Client, refusal: Refusal, started: Instant) -> Result<Response, Error> {
+    /// `head` is the request, kept for taps.
+    fn refuse(
+        &self,
+        client: Client,
+        refusal: Refusal,
+        started: Instant,
+        head: Option<&Parts>,
+    ) -> Result<Response, Error> {
         let Refusal {
             error,
             answer,
             unserved,
+            record,
+            shown,
         } = refusal;
         let cause = error.cause();
-        self.outbound
-            .metrics
-            .http_errors
-            .series(&Labels::new().with("error", cause.code()))
-            .incr();
-        info!(client = %self.client, server = %self.destination.addr, code = cause.code(), error = error.detail(), "request failed");
+        if cause != Cause::Redirect {
+            let labels = Labels::new().with("error", cause.code());
+            self.outbound.metrics.http_errors.series(&labels).incr();
+            info!(client = %self.client, server = %self.destination.addr, code = cause.code(), error = error.detail(), "request failed");
+        }
         if error.reset().is_some() && client.version == Version::HTTP_2 {
+            if let Some(record) = record {
+                record.reset(&error);
+            }
             return Err(error);
         }
         let answer = match answer {
@@ -347,7 +361,31 @@ impl Session {
             let record = Record::begin(series, Classes::Default, started.into_std());
             record.failed(answer.status, answer.head.headers(), &error);
         }
+        if let Some(record) = record {
+            record.failed(answer.status, answer.head.headers(), &error);
+        }
+        if let Some(parts) = head.filter(|_| !shown) {
+            self.show(parts, &answer);
+        }
         Ok(answer.head.map(|()| Body::empty()))
+    }
+
+    /// Shows taps a request that has reached no endpoint.
+    fn show(&self, parts: &Parts, answer: &Synthetic) {
+        let inspect = Inspect {
+            connection: Tapped {
+                direction: Direction::Outbound,
+                client: self.client,
+                client_labels: LabelMap::new(),
+                server: self.destination.addr,
+                server_labels: LabelMap::new(),
+            },
+            route_labels: LabelMap::new(),
+            parts,
+        };
+        self.outbound
+            .tap
+            .refused(&inspect, answer.status, answer.head.headers(), answer.cause);
     }
 
     fn enter(&self) -> Result<InFlight, Refusal> {
@@ -391,12 +429,13 @@ impl Handler for Session {
         };
         let in_flight = match self.enter() {
             Ok(in_flight) => in_flight,
-            Err(refusal) => return self.refuse(client, refusal, started),
+            Err(refusal) => return self.refuse(client, refusal, started, Some(&parts)),
         };
+        let head = self.outbound.tap.is_active().then(|| parts.clone());
         // The future of a routed request is large; in the heap it does not weigh on the connection's own.
         match Box::pin(self.route(parts, body, started)).await {
             Ok(response) => Ok(returned(response, client.version).map(|body| body.observe(in_flight))),
-            Err(refusal) => self.refuse(client, refusal, started),
+            Err(refusal) => self.refuse(client, refusal, started, head.as_ref()),
         }
     }
 }
@@ -516,6 +555,8 @@ fn apply(
                     error,
                     answer,
                     unserved: None,
+                    record: None,
+                    shown: false,
                 });
             }
             Filter::HttpFailure(injector) if injector.ratio.hits(rand::rng().random()) => {
@@ -524,6 +565,8 @@ fn apply(
                     error,
                     answer: Answer::Status(injector.failure.status),
                     unserved: None,
+                    record: None,
+                    shown: false,
                 });
             }
             Filter::GrpcFailure(injector) if injector.ratio.hits(rand::rng().random()) => {
@@ -532,6 +575,8 @@ fn apply(
                     error,
                     answer: Answer::Grpc(injector.failure.code),
                     unserved: None,
+                    record: None,
+                    shown: false,
                 });
             }
             Filter::HttpFailure(_) | Filter::GrpcFailure(_) => {}
@@ -548,6 +593,8 @@ impl From<Error> for Refusal {
             error,
             answer: Answer::Plain,
             unserved: None,
+            record: None,
+            shown: false,
         }
     }
 }

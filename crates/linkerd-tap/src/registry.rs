@@ -98,7 +98,9 @@ impl Registry {
     /// A registry whose taps are counted in `tap_sessions`.
     #[must_use]
     pub fn new(metrics: &linkerd_metrics::Registry) -> Self {
-        let sessions = metrics.gauge("tap_sessions", "Number of taps that watch this proxy.").series(&Labels::new());
+        let sessions = metrics
+            .gauge("tap_sessions", "Number of taps that watch this proxy.")
+            .series(&Labels::new());
         Self(Arc::new(Shared {
             sessions,
             ..Shared::default()
@@ -171,6 +173,14 @@ impl Registry {
             grpc_status: None,
             ended: false,
         })
+    }
+
+    /// Shows a request that the proxy itself answers without a server.
+    pub fn refused(&self, inspect: &Inspect<'_>, status: StatusCode, headers: &HeaderMap, cause: Cause) {
+        if let Some(mut taps) = self.request(inspect) {
+            taps.response(status, headers, Some(cause));
+            taps.finish(End::Complete(None));
+        }
     }
 
     /// The taps that watch a connection.

@@ -1,7 +1,7 @@
 use crate::rig::{Rig, SERVICE, SERVICE_IP, Server, count, get, post};
 use linkerd_proto::destination::{
-    DestinationProfile, PathMatch, RequestMatch, ResponseClass, ResponseMatch, RetryBudget, Route, WeightedDst,
-    request_match, response_match,
+    DestinationProfile, PathMatch, RequestMatch, ResponseClass, ResponseMatch, RetryBudget, Route,
+    WeightedDst, request_match, response_match,
 };
 use linkerd_testkit::{Proxy, messages};
 use std::time::{Duration, Instant};
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 fn route(name: &str, path: &str) -> Route {
     let regex = PathMatch { regex: path.into() };
     Route {
-        condition: Some(RequestMatch { r#match: Some(request_match::Match::Path(regex)) }),
+        condition: Some(RequestMatch {
+            r#match: Some(request_match::Match::Path(regex)),
+        }),
         metrics_labels: [("route".to_owned(), name.to_owned())].into(),
         ..Route::default()
     }
@@ -21,7 +23,10 @@ fn profile(routes: Vec<Route>) -> DestinationProfile {
         retry_budget: Some(RetryBudget {
             retry_ratio: 0.2,
             min_retries_per_second: 10,
-            ttl: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
+            ttl: Some(prost_types::Duration {
+                seconds: 10,
+                nanos: 0,
+            }),
         }),
         ..messages::profile("web.test.svc.cluster.local")
     }
@@ -39,7 +44,11 @@ async fn route_count(proxy: &Proxy, family: &str, route: &str) -> u64 {
 
 #[tokio::test]
 async fn routes_are_counted_on_both_sides() {
-    let rig = rig(1, profile(vec![route("status", "/status/.*"), route("echo", "/echo")])).await;
+    let rig = rig(
+        1,
+        profile(vec![route("status", "/status/.*"), route("echo", "/echo")]),
+    )
+    .await;
     let mut client = rig.http1().await;
     for path in ["/status/200", "/status/500", "/echo", "/headers"] {
         client.ask(get(path)).await;
@@ -47,7 +56,11 @@ async fn routes_are_counted_on_both_sides() {
     for proxy in [&rig.client, &rig.servers[0].proxy] {
         assert_eq!(route_count(proxy, "route_request_total", "status").await, 2);
         assert_eq!(route_count(proxy, "route_response_total", "echo").await, 1);
-        let failures = ["rt_route=\"status\"", "classification=\"failure\"", "dst=\"web.test.svc.cluster.local"];
+        let failures = [
+            "rt_route=\"status\"",
+            "classification=\"failure\"",
+            "dst=\"web.test.svc.cluster.local:80\"",
+        ];
         assert_eq!(count(proxy, "route_response_total", &failures).await, 1);
         assert_eq!(count(proxy, "route_request_total", &[]).await, 4);
     }
@@ -58,14 +71,16 @@ async fn routes_are_counted_on_both_sides() {
 async fn a_profile_says_what_a_failure_is() {
     let class = ResponseClass {
         condition: Some(ResponseMatch {
-            r#match: Some(response_match::Match::Status(linkerd_proto::destination::HttpStatusRange {
-                min: 404,
-                max: 404,
-            })),
+            r#match: Some(response_match::Match::Status(
+                linkerd_proto::destination::HttpStatusRange { min: 404, max: 404 },
+            )),
         }),
         is_failure: true,
     };
-    let status = Route { response_classes: vec![class], ..route("status", "/status/.*") };
+    let status = Route {
+        response_classes: vec![class],
+        ..route("status", "/status/.*")
+    };
     let rig = rig(1, profile(vec![status])).await;
     let mut client = rig.http1().await;
     client.ask(get("/status/404")).await;
@@ -77,11 +92,15 @@ async fn a_profile_says_what_a_failure_is() {
 
 #[tokio::test]
 async fn failures_of_a_retryable_route_are_tried_again_within_the_budget() {
-    let failing = Route { is_retryable: true, ..route("failing", "/status/5.*") };
+    let failing = Route {
+        is_retryable: true,
+        ..route("failing", "/status/5.*")
+    };
     let rig = rig(1, profile(vec![failing])).await;
     let mut client = rig.http1().await;
     for _ in 0..10 {
-        assert_eq!(client.ask(post("/status/503", "body")).await.status, 503);
+        let answer = client.ask(post("/status/503", "body")).await;
+        assert_eq!(answer.status, 503, "{:?}", answer.headers);
     }
     let logical = route_count(&rig.client, "route_request_total", "failing").await;
     let actual = route_count(&rig.client, "route_actual_request_total", "failing").await;
@@ -95,14 +114,22 @@ async fn failures_of_a_retryable_route_are_tried_again_within_the_budget() {
 #[tokio::test]
 async fn a_route_times_out() {
     let slow = Route {
-        timeout: Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 }),
+        timeout: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 50_000_000,
+        }),
         ..route("slow", "/slow")
     };
     let rig = rig(1, profile(vec![slow])).await;
     let start = Instant::now();
     let answer = rig.http1().await.ask(get("/slow")).await;
     assert_eq!(answer.status, 504);
-    assert!(answer.headers["l5d-proxy-error"].to_str().unwrap().starts_with("request-timeout: "));
+    assert!(
+        answer.headers["l5d-proxy-error"]
+            .to_str()
+            .unwrap()
+            .starts_with("request-timeout: ")
+    );
     assert!(start.elapsed() < Duration::from_millis(250));
     let failed = ["classification=\"failure\"", "error=\"request-timeout\""];
     assert_eq!(count(&rig.client, "response_total", &failed).await, 1);
@@ -120,14 +147,22 @@ async fn a_split_sends_each_side_its_share() {
     let mut rig = rig(1, split).await;
     let canary = Server::new(&rig.plane).await;
     let endpoints = messages::add(vec![canary.endpoint()]);
-    rig.plane.services.endpoints.set("canary.test.svc.cluster.local:80", endpoints);
+    rig.plane
+        .services
+        .endpoints
+        .set("canary.test.svc.cluster.local:80", endpoints);
     rig.servers.push(canary);
     let mut client = rig.http1().await;
     for _ in 0..500 {
         assert_eq!(client.ask(get("/status/200")).await.status, 200);
     }
     let authority = "authority=\"canary.test.svc.cluster.local:80\"";
-    let canary = count(&rig.client, "response_total", &[authority, "classification=\"success\""]).await;
+    let canary = count(
+        &rig.client,
+        "response_total",
+        &[authority, "classification=\"success\""],
+    )
+    .await;
     assert!((20..=90).contains(&canary), "{canary}");
     assert_eq!(count(&rig.servers[1].proxy, "request_total", &[]).await, canary);
 }
@@ -137,7 +172,10 @@ async fn a_new_profile_applies_to_open_connections() {
     let rig = rig(1, profile(vec![route("before", "/.*")])).await;
     let mut client = rig.http1().await;
     client.ask(get("/status/200")).await;
-    rig.plane.services.profiles.set(SERVICE_IP, profile(vec![route("after", "/.*")]));
+    rig.plane
+        .services
+        .profiles
+        .set(SERVICE_IP, profile(vec![route("after", "/.*")]));
     for _ in 0..200 {
         client.ask(get("/status/200")).await;
         if route_count(&rig.client, "route_request_total", "after").await > 0 {

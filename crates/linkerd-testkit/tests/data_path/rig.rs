@@ -71,16 +71,26 @@ impl Rig {
         for _ in 0..count {
             servers.push(Server::with(&plane, server_env).await);
         }
-        plane.services.outbound.set(SERVICE_IP, messages::balanced(SERVICE));
+        plane
+            .services
+            .outbound
+            .set(SERVICE_IP, messages::balanced(SERVICE));
         if let Some(profile) = profile {
             plane.services.profiles.set(SERVICE_IP, profile);
         }
         let endpoints = servers.iter().map(Server::endpoint).collect();
         plane.services.endpoints.set(SERVICE, messages::add(endpoints));
         let builder = ProxyBuilder::new(CLIENT_ID, &plane).outbound_to(SERVICE_IP.parse().unwrap());
-        let client = client_env.iter().fold(builder, |b, (name, value)| b.env(name, value)).start();
+        let client = client_env
+            .iter()
+            .fold(builder, |b, (name, value)| b.env(name, value))
+            .start();
         client.ready().await;
-        Self { plane, client, servers }
+        Self {
+            plane,
+            client,
+            servers,
+        }
     }
 
     pub async fn http1(&self) -> Http1 {
@@ -105,7 +115,10 @@ impl Server {
     async fn with(plane: &ControlPlane, env: &[(&str, &str)]) -> Self {
         let app = App::start().await;
         let builder = ProxyBuilder::new(SERVER_ID, plane);
-        let proxy = env.iter().fold(builder, |b, (name, value)| b.env(name, value)).start();
+        let proxy = env
+            .iter()
+            .fold(builder, |b, (name, value)| b.env(name, value))
+            .start();
         proxy.ready().await;
         Self { proxy, app }
     }
@@ -261,7 +274,10 @@ pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Outgoing> {
 }
 
 /// A client of HTTP/1 on one connection.
-pub struct Http1(hyper::client::conn::http1::SendRequest<Outgoing>, JoinSet<()>);
+pub struct Http1(
+    hyper::client::conn::http1::SendRequest<Outgoing>,
+    #[allow(dead_code)] JoinSet<()>,
+);
 
 impl Http1 {
     pub async fn connect(addr: SocketAddr) -> Self {
