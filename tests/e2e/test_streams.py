@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import time
 import urllib.request
@@ -102,16 +103,16 @@ class Terminal:
         environment = [f"{name}={value}" for name, value in (cluster.environment | env).items()]
         self.process = spawn(["env", "-i", *environment, *args], tty=True)
         self.process.resize(33, 101)
-        os.set_blocking(self.process.master, True)
         self.shown = ""
 
     def expect(self, pattern: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while not re.search(pattern, self.shown):
-            assert time.monotonic() < deadline, self.shown
+            ready, _, _ = select.select([self.process.master], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"not shown in time: {pattern}\n{self.shown}"
             try:
                 self.shown += os.read(self.process.master, 65536).decode()
-            except OSError:
+            except OSError:  # the terminal is closed
                 assert re.search(pattern, self.shown), self.shown
 
     def type(self, text: str) -> None:

@@ -145,14 +145,13 @@ async def test_kubectl_logs_follow(node, kubectl):
 @websockets_on_and_off
 async def test_kubectl_exec_with_a_terminal(api, tmp_path, websockets):
     environment = ["env", f"HOME={tmp_path}", f"KUBECTL_REMOTE_COMMAND_WEBSOCKETS={websockets}"]
-    inner = ["sh", "-c", "stty size; read x; stty size; echo got $x; exit 4"]
+    inner = ["sh", "-c", "stty size; read x; until stty size | grep 32; do sleep 0.1; done; echo got $x; exit 4"]
     terminal = spawn(
         [*environment, KUBECTL, "--server", api.url, "-n", "apps", "exec", "-it", "web", "--", *inner], tty=True
     )
     terminal.resize(31, 91)
     shown = await read_until(terminal.master, b"31 91")
     terminal.resize(32, 92)
-    await asyncio.sleep(0.3)
     await descriptors.write_all(terminal.master, b"hello\n")
     shown += await read_until(terminal.master, b"got hello")
     assert b"32 92" in shown
