@@ -6,7 +6,11 @@ mod shutdown;
 
 pub(crate) use self::{connection::serve, shutdown::Shutdown};
 
-use crate::{config::AdminConfig, discovery, log::{LogLevel, LogLevelError}};
+use crate::{
+    config::AdminConfig,
+    discovery,
+    log::{LogLevel, LogLevelError},
+};
 use connection::{Client, body_text};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use linkerd_control::Control;
@@ -45,7 +49,9 @@ impl Admin {
             "/ready" => self.ready(),
             "/metrics" => metrics::respond(request.headers(), &self.metrics, &self.control),
             "/env.json" => local(client, || self.environment(&request)),
-            "/discovery.json" => local(client, || json(&discovery::describe(&self.control, &self.credentials))),
+            "/discovery.json" => local(client, || {
+                json(&discovery::describe(&self.control, &self.credentials))
+            }),
             "/proxy-log-level" if client.is_loopback() => self.log_level(request).await,
             "/shutdown" => local(client, || self.shut_down(request.method())),
             "/proxy-log-level" => not_local(),
@@ -56,7 +62,10 @@ impl Admin {
     /// The policy of the admin port, as the inbound proxy would enforce it.
     fn refusal(&self, client: &Client, request: &Request) -> Option<Response> {
         let policy = self.policy.borrow().clone();
-        let info = ClientInfo { ip: client.ip, tls: client.tls.shown() };
+        let info = ClientInfo {
+            ip: client.ip,
+            tls: client.tls.shown(),
+        };
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         let host = uri.host().or_else(|| headers.get(header::HOST)?.to_str().ok());
         let permitted = match &policy.protocol {
@@ -67,7 +76,10 @@ impl Admin {
                 policy.authorize_route(found.route, &info).is_ok()
             }
             Protocol::Invalid(_) => {
-                return Some(text(StatusCode::INTERNAL_SERVER_ERROR, "invalid server configuration\n"));
+                return Some(text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "invalid server configuration\n",
+                ));
             }
             Protocol::Grpc(_) | Protocol::Opaque | Protocol::Tls => policy.authorize(&info).is_ok(),
         };
@@ -100,8 +112,10 @@ impl Admin {
             *response.status_mut() = StatusCode::BAD_REQUEST;
             return response;
         }
-        let chosen: serde_json::Map<_, _> =
-            names.into_iter().map(|name| (name.to_string(), serde_json::json!(all.get(name)))).collect();
+        let chosen: serde_json::Map<_, _> = names
+            .into_iter()
+            .map(|name| (name.to_string(), serde_json::json!(all.get(name))))
+            .collect();
         json(&chosen.into())
     }
 
@@ -133,16 +147,25 @@ impl Admin {
 }
 
 fn local(client: &Client, respond: impl FnOnce() -> Response) -> Response {
-    if client.is_loopback() { respond() } else { not_local() }
+    if client.is_loopback() {
+        respond()
+    } else {
+        not_local()
+    }
 }
 
 fn not_local() -> Response {
-    text(StatusCode::FORBIDDEN, "Requests are only permitted from localhost.")
+    text(
+        StatusCode::FORBIDDEN,
+        "Requests are only permitted from localhost.",
+    )
 }
 
 fn not_allowed(methods: &'static str) -> Response {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(methods));
     response
 }
 
@@ -157,13 +180,19 @@ fn json(value: &serde_json::Value) -> Response {
 fn with_type(status: StatusCode, kind: &'static str, body: impl Into<bytes::Bytes>) -> Response {
     let mut response = Response::new(Body::full(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
 fn accepts_json(headers: &HeaderMap) -> bool {
-    let Some(accept) = headers.get(header::ACCEPT) else { return true };
+    let Some(accept) = headers.get(header::ACCEPT) else {
+        return true;
+    };
     let accept = accept.to_str().unwrap_or_default();
     let kinds = accept.split(',').filter_map(|kind| kind.split(';').next());
-    kinds.map(str::trim).any(|kind| matches!(kind, "*/*" | "application/*" | "application/json"))
+    kinds
+        .map(str::trim)
+        .any(|kind| matches!(kind, "*/*" | "application/*" | "application/json"))
 }

@@ -15,14 +15,7 @@ use linkerd_policy::{EndpointSet, Profile, ServerPolicy};
 use linkerd_stack::drain;
 use linkerd_tls::{Credentials, CredentialsStore};
 use linkerd_transport::{BoundListener, ListenParams, Listener, OrigDstSource};
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, thread, time::Duration};
 use tokio::{
     runtime::{self, Handle, Runtime},
     sync::watch,
@@ -66,8 +59,13 @@ impl App {
     /// # Errors
     /// The first port that cannot be had.
     pub fn bind(config: Config, log: LogLevel) -> Result<Self, BindError> {
-        let own = |backlog| ListenParams { backlog, orig_dst: OrigDstSource::Local, ..ListenParams::default() };
-        let bind = |name, addr, params| Listener::bind(addr, params).map_err(|e| BindError::Listen(addr, name, e));
+        let own = |backlog| ListenParams {
+            backlog,
+            orig_dst: OrigDstSource::Local,
+            ..ListenParams::default()
+        };
+        let bind =
+            |name, addr, params| Listener::bind(addr, params).map_err(|e| BindError::Listen(addr, name, e));
         let listeners = Listeners {
             admin: bind("admin", config.admin.listen, own(None))?,
             inbound: bind("inbound", config.inbound.listen, config.inbound.accept.clone())?,
@@ -81,16 +79,29 @@ impl App {
                 None => None,
             },
         };
-        Ok(Self { config, log, listeners })
+        Ok(Self {
+            config,
+            log,
+            listeners,
+        })
     }
 
     /// # Errors
     /// The kernel's, which then also fails everything else.
     pub fn bound(&self) -> io::Result<Bound> {
-        let outbound = self.listeners.outbound.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let outbound = self
+            .listeners
+            .outbound
+            .first()
+            .ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Bound {
             admin: self.listeners.admin.local_addr()?,
-            tap: self.listeners.tap.as_ref().map(BoundListener::local_addr).transpose()?,
+            tap: self
+                .listeners
+                .tap
+                .as_ref()
+                .map(BoundListener::local_addr)
+                .transpose()?,
             inbound: self.listeners.inbound.local_addr()?,
             outbound: outbound.local_addr()?,
         })
@@ -110,7 +121,9 @@ impl App {
         let worker = Worker::new(self, &admin_runtime.handle, &shutdown)?;
         for number in 1..workers {
             let (worker, drain) = (worker.clone(), watch.clone());
-            thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.work_alone(drain))?;
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker.work_alone(drain))?;
         }
         worker_runtime()?.block_on(async move {
             let working = tokio::spawn(worker.work(watch));
@@ -120,7 +133,10 @@ impl App {
             }
             tracing::info!(?grace, "Draining");
             if time::timeout(grace, signal.drain()).await.is_err() {
-                tracing::warn!(?grace, "connections were still open at the end of the grace period");
+                tracing::warn!(
+                    ?grace,
+                    "connections were still open at the end of the grace period"
+                );
             }
             working.abort();
         });
@@ -142,7 +158,11 @@ struct Worker {
 impl Worker {
     /// Starts everything that runs on the admin thread.
     fn new(app: App, admin_runtime: &Handle, shutdown: &Shutdown) -> io::Result<Self> {
-        let App { config, log, listeners } = app;
+        let App {
+            config,
+            log,
+            listeners,
+        } = app;
         let store = CredentialsStore::new(config.local_id.clone(), config.server_name.clone());
         let credentials = store.credentials();
         let metrics = Registry::new(config.metrics_retain_idle);
@@ -161,9 +181,13 @@ impl Worker {
         });
         // The admin server stays to the end: probes and a last scrape come while the proxy drains.
         let (_never, forever) = drain::channel();
-        spawn_on(admin_runtime, "admin", listeners.admin, forever.clone(), move |accepted, drain| {
-            admin::serve(admin.clone(), accepted, drain)
-        });
+        spawn_on(
+            admin_runtime,
+            "admin",
+            listeners.admin,
+            forever.clone(),
+            move |accepted, drain| admin::serve(admin.clone(), accepted, drain),
+        );
         if let (Some(listener), Some(client)) = (listeners.tap, config.tap.client.clone()) {
             let server = linkerd_tap::Server::new(tap.clone(), credentials.clone(), client);
             spawn_on(admin_runtime, "tap", listener, forever, move |accepted, drain| {
@@ -171,7 +195,12 @@ impl Worker {
             });
         }
         let inbound_port = listeners.inbound.local_addr()?.port();
-        let parts = Parts { discovery: Arc::new(Discovery(control)), credentials: credentials.clone(), metrics, tap };
+        let parts = Parts {
+            discovery: Arc::new(Discovery(control)),
+            credentials: credentials.clone(),
+            metrics,
+            tap,
+        };
         Ok(Self {
             inbound: new_inbound(&config, inbound_port, &parts),
             outbound: new_outbound(&config, inbound_port, &parts),
@@ -207,7 +236,13 @@ impl Worker {
     }
 
     fn serve(self, drain: drain::Watch) -> io::Result<()> {
-        let Self { inbound, outbound, inbound_listener, outbound_listeners, .. } = self;
+        let Self {
+            inbound,
+            outbound,
+            inbound_listener,
+            outbound_listeners,
+            ..
+        } = self;
         for listener in outbound_listeners {
             let outbound = outbound.clone();
             let serve = move |accepted, drain| outbound.clone().serve(accepted, drain);
@@ -240,7 +275,10 @@ fn watch_ports(config: &Config, control: &Control, runtime: &Handle) {
     if !config.inbound_specific.gateway_suffixes.is_empty() {
         ports.insert(config.inbound.listen.port());
     }
-    let receivers: Vec<_> = ports.into_iter().map(|port| control.inbound_policy(port)).collect();
+    let receivers: Vec<_> = ports
+        .into_iter()
+        .map(|port| control.inbound_policy(port))
+        .collect();
     runtime.spawn(async move {
         // Held for good: a watched port's stream is never idle.
         std::future::pending::<()>().await;
@@ -286,7 +324,10 @@ impl AdminThread {
 }
 
 fn worker_runtime() -> io::Result<Runtime> {
-    runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
 }
 
 /// The control plane as both directions ask for it.
@@ -377,5 +418,8 @@ fn new_outbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Outbou
 }
 
 fn pool(proxy: &ProxyConfig) -> h1::PoolParams {
-    h1::PoolParams { max_idle: proxy.pool_max_idle, idle_timeout: proxy.pool_idle_timeout }
+    h1::PoolParams {
+        max_idle: proxy.pool_max_idle,
+        idle_timeout: proxy.pool_idle_timeout,
+    }
 }

@@ -137,30 +137,46 @@ impl Parts {
     /// `None` only when a required variable is missing, which has then been noted.
     fn read(env: &Env<'_>) -> Option<Self> {
         let ingress_mode = env.get("INGRESS_MODE", parse::boolean).unwrap_or(false);
-        let profile_suffixes =
-            env.get("DESTINATION_PROFILE_SUFFIXES", parse::suffixes).unwrap_or_else(|| vec![DEFAULT_SUFFIX.into()]);
+        let profile_suffixes = env
+            .get("DESTINATION_PROFILE_SUFFIXES", parse::suffixes)
+            .unwrap_or_else(|| vec![DEFAULT_SUFFIX.into()]);
         let inbound = inbound(env);
         let outbound = outbound(env);
         let names = names(env);
         let control = control(env, &inbound, &outbound, &profile_suffixes);
         if env.text("IDENTITY_DISABLED").is_some() {
-            env.error("IDENTITY_DISABLED", "is not supported: a proxy without identity cannot be run");
+            env.error(
+                "IDENTITY_DISABLED",
+                "is not supported: a proxy without identity cannot be run",
+            );
         }
         let config = Config {
             admin: AdminConfig {
-                listen: env.get("ADMIN_LISTEN_ADDR", parse::socket_addr).unwrap_or(DEFAULT_ADMIN),
-                shutdown_enabled: env.get("SHUTDOWN_ENDPOINT_ENABLED", parse::boolean).unwrap_or(false),
+                listen: env
+                    .get("ADMIN_LISTEN_ADDR", parse::socket_addr)
+                    .unwrap_or(DEFAULT_ADMIN),
+                shutdown_enabled: env
+                    .get("SHUTDOWN_ENDPOINT_ENABLED", parse::boolean)
+                    .unwrap_or(false),
                 environment: Arc::default(),
             },
             outbound_listen: outbound_listen(env),
             inbound_specific: InboundConfig {
-                ips: env.get("INBOUND_IPS", parse::ips).unwrap_or_default().into_iter().collect(),
-                gateway_suffixes: env.get("INBOUND_GATEWAY_SUFFIXES", parse::suffixes).unwrap_or_default(),
+                ips: env
+                    .get("INBOUND_IPS", parse::ips)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .collect(),
+                gateway_suffixes: env
+                    .get("INBOUND_GATEWAY_SUFFIXES", parse::suffixes)
+                    .unwrap_or_default(),
                 profile_timeout: env
                     .get("DESTINATION_PROFILE_INITIAL_TIMEOUT", parse::duration)
                     .unwrap_or(Duration::from_millis(500)),
                 profile_suffixes,
-                authority_labels: env.get("INBOUND_METRICS_AUTHORITY_LABELS", unsafe_word).unwrap_or(false),
+                authority_labels: env
+                    .get("INBOUND_METRICS_AUTHORITY_LABELS", unsafe_word)
+                    .unwrap_or(false),
                 access_log: env.get("ACCESS_LOG", access_log).flatten(),
             },
             outbound_specific: OutboundConfig {
@@ -168,19 +184,25 @@ impl Parts {
                 hide_informational_headers: env
                     .get("OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", parse::boolean)
                     .unwrap_or(ingress_mode),
-                hostname_labels: env.get("OUTBOUND_METRICS_HOSTNAME_LABELS", parse::boolean).unwrap_or(false),
+                hostname_labels: env
+                    .get("OUTBOUND_METRICS_HOSTNAME_LABELS", parse::boolean)
+                    .unwrap_or(false),
                 tcp_failfast_timeout: env
                     .get("OUTBOUND_TCP_FAILFAST_TIMEOUT", parse::duration)
                     .unwrap_or(Duration::from_secs(3)),
             },
             tap: TapConfig {
-                listen: env.get("CONTROL_LISTEN_ADDR", parse::socket_addr).unwrap_or(DEFAULT_TAP),
+                listen: env
+                    .get("CONTROL_LISTEN_ADDR", parse::socket_addr)
+                    .unwrap_or(DEFAULT_TAP),
                 client: env.get("TAP_SVC_NAME", parse::identity),
             },
             metrics_retain_idle: env
                 .get("METRICS_RETAIN_IDLE", parse::duration)
                 .unwrap_or(Duration::from_secs(600)),
-            shutdown_grace: env.get("SHUTDOWN_GRACE_PERIOD", parse::duration).unwrap_or(Duration::from_secs(120)),
+            shutdown_grace: env
+                .get("SHUTDOWN_GRACE_PERIOD", parse::duration)
+                .unwrap_or(Duration::from_secs(120)),
             workers: workers(env),
             inbound_ports: env.get("INBOUND_PORTS", parse::ports).unwrap_or_default(),
             inbound,
@@ -207,7 +229,9 @@ fn names(env: &Env<'_>) -> Option<(Id, Arc<str>)> {
     let name = env.required("IDENTITY_SERVER_NAME", parse::identity)?;
     match (&id, &name) {
         (_, Id::Uri(_)) => env.error("IDENTITY_SERVER_NAME", "has to be a DNS name"),
-        (Id::Dns(_), name) if *name != id => env.error("IDENTITY_SERVER_NAME", "has to be IDENTITY_SERVER_ID"),
+        (Id::Dns(_), name) if *name != id => {
+            env.error("IDENTITY_SERVER_NAME", "has to be IDENTITY_SERVER_ID")
+        }
         _ => {}
     }
     Some((id, name.as_str().into()))
@@ -223,17 +247,23 @@ fn control(
     let destination = service(env, "DESTINATION");
     let policy = service(env, "POLICY");
     let workload = env.required("POLICY_WORKLOAD", |text| Ok(text.to_string()));
-    let cluster_networks = env.get("POLICY_CLUSTER_NETWORKS", parse::networks).unwrap_or_default();
+    let cluster_networks = env
+        .get("POLICY_CLUSTER_NETWORKS", parse::networks)
+        .unwrap_or_default();
     let inbound_default = default_policy(env, cluster_networks.is_empty());
     Some(linkerd_control::Config {
         limits: stream_limits(env),
         destination_context: env.text("DESTINATION_CONTEXT").unwrap_or_default().to_string(),
-        profile_networks: env.get("DESTINATION_PROFILE_NETWORKS", parse::networks).unwrap_or_default(),
+        profile_networks: env
+            .get("DESTINATION_PROFILE_NETWORKS", parse::networks)
+            .unwrap_or_default(),
         profile_suffixes: profile_suffixes.to_vec(),
         outbound_idle: outbound.discovery_idle,
         inbound_idle: inbound.discovery_idle,
         inbound_default,
-        inbound_opaque_ports: env.get("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", parse::ports).unwrap_or_default(),
+        inbound_opaque_ports: env
+            .get("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", parse::ports)
+            .unwrap_or_default(),
         inbound_detect_timeout: inbound.detect_timeout,
         outbound_detect_timeout: outbound.detect_timeout,
         cluster_networks,
@@ -253,8 +283,12 @@ fn identity(env: &Env<'_>) -> Option<IdentityConfig> {
     });
     let directory = env.required("IDENTITY_DIR", |path| Ok(path.into()));
     let token_file = env.required("IDENTITY_TOKEN_FILE", |path| Ok(path.into()));
-    let min_refresh = env.get("IDENTITY_MIN_REFRESH", parse::duration).unwrap_or(Duration::from_secs(10));
-    let max_refresh = env.get("IDENTITY_MAX_REFRESH", parse::duration).unwrap_or(Duration::from_secs(24 * 3600));
+    let min_refresh = env
+        .get("IDENTITY_MIN_REFRESH", parse::duration)
+        .unwrap_or(Duration::from_secs(10));
+    let max_refresh = env
+        .get("IDENTITY_MAX_REFRESH", parse::duration)
+        .unwrap_or(Duration::from_secs(24 * 3600));
     if min_refresh > max_refresh {
         env.error("IDENTITY_MIN_REFRESH", "has to be at most IDENTITY_MAX_REFRESH");
     }
@@ -272,7 +306,11 @@ fn identity(env: &Env<'_>) -> Option<IdentityConfig> {
 fn service(env: &Env<'_>, which: &str) -> Option<ServiceAddr> {
     let (addr, name) = (format!("{which}_SVC_ADDR"), format!("{which}_SVC_NAME"));
     let (host, port) = env.required(&addr, parse::host_port)?;
-    let mut service = ServiceAddr { host: host.into(), port, id: None };
+    let mut service = ServiceAddr {
+        host: host.into(),
+        port,
+        id: None,
+    };
     if !service.is_loopback() {
         service.id = Some(env.required(&name, parse::identity)?);
     }
@@ -285,9 +323,15 @@ fn stream_limits(env: &Env<'_>) -> StreamLimits {
         idle: env.get("CONTROL_STREAM_IDLE_TIMEOUT", parse::duration),
         lifetime: env.get("CONTROL_STREAM_LIFETIME", parse::duration),
     };
-    let ordered: Vec<_> = [limits.initial, limits.idle, limits.lifetime].into_iter().flatten().collect();
+    let ordered: Vec<_> = [limits.initial, limits.idle, limits.lifetime]
+        .into_iter()
+        .flatten()
+        .collect();
     if !ordered.is_sorted() {
-        env.error("CONTROL_STREAM_INITIAL_TIMEOUT", "initial ≤ idle ≤ lifetime has to hold for CONTROL_STREAM_*");
+        env.error(
+            "CONTROL_STREAM_INITIAL_TIMEOUT",
+            "initial ≤ idle ≤ lifetime has to hold for CONTROL_STREAM_*",
+        );
     }
     limits
 }
@@ -295,16 +339,25 @@ fn stream_limits(env: &Env<'_>) -> StreamLimits {
 fn default_policy(env: &Env<'_>, no_networks: bool) -> DefaultPolicy {
     let name = "INBOUND_DEFAULT_POLICY";
     let policy: DefaultPolicy = env
-        .get(name, |text| text.trim().parse().map_err(|error: linkerd_policy::default_policy::UnknownPolicy| error.to_string()))
+        .get(name, |text| {
+            text.trim()
+                .parse()
+                .map_err(|error: linkerd_policy::default_policy::UnknownPolicy| error.to_string())
+        })
         .unwrap_or_default();
     if policy.needs_networks() && no_networks {
-        env.error(name, format!("{policy} needs LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS"));
+        env.error(
+            name,
+            format!("{policy} needs LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS"),
+        );
     }
     policy
 }
 
 fn inbound(env: &Env<'_>) -> ProxyConfig {
-    let listen = env.get("INBOUND_LISTEN_ADDR", parse::socket_addr).unwrap_or(DEFAULT_INBOUND);
+    let listen = env
+        .get("INBOUND_LISTEN_ADDR", parse::socket_addr)
+        .unwrap_or(DEFAULT_INBOUND);
     let defaults = Defaults {
         connect_timeout: Duration::from_millis(300),
         backoff_max: Duration::from_secs(10),
@@ -330,7 +383,10 @@ fn outbound(env: &Env<'_>) -> ProxyConfig {
 fn outbound_listen(env: &Env<'_>) -> Vec<SocketAddr> {
     env.get("OUTBOUND_LISTEN_ADDRS", parse::socket_addrs)
         .filter(|addrs| !addrs.is_empty())
-        .or_else(|| env.get("OUTBOUND_LISTEN_ADDR", parse::socket_addr).map(|addr| vec![addr]))
+        .or_else(|| {
+            env.get("OUTBOUND_LISTEN_ADDR", parse::socket_addr)
+                .map(|addr| vec![addr])
+        })
         .unwrap_or_else(|| vec![DEFAULT_OUTBOUND])
 }
 
@@ -360,9 +416,13 @@ fn proxy(env: &Env<'_>, direction: &str, listen: SocketAddr, defaults: &Defaults
         },
         connect_backoff: backoff(env, direction, defaults.backoff_max),
         detect_timeout: duration("DETECT_TIMEOUT").unwrap_or(Duration::from_secs(10)),
-        queue: env.get(&format!("{direction}_HTTP_QUEUE_CAPACITY"), parse::number).unwrap_or(10_000),
+        queue: env
+            .get(&format!("{direction}_HTTP_QUEUE_CAPACITY"), parse::number)
+            .unwrap_or(10_000),
         failfast_timeout: duration("HTTP_FAILFAST_TIMEOUT").unwrap_or(defaults.failfast),
-        max_in_flight: env.get(&format!("{direction}_MAX_IN_FLIGHT"), parse::number).unwrap_or(100_000),
+        max_in_flight: env
+            .get(&format!("{direction}_MAX_IN_FLIGHT"), parse::number)
+            .unwrap_or(100_000),
         pool_max_idle: env.get(defaults.max_idle, parse::number).unwrap_or(10_000),
         pool_idle_timeout: duration("HTTP1_CONNECTION_POOL_IDLE_TIMEOUT").unwrap_or(Duration::from_secs(3)),
         discovery_idle: duration("DISCOVERY_IDLE_TIMEOUT").unwrap_or(defaults.discovery_idle),
@@ -403,8 +463,9 @@ fn http2_server(env: &Env<'_>, direction: &str) -> h2::ServerParams {
     let connection = env.get(&name("INITIAL_CONNECTION_WINDOW_SIZE"), parse::number);
     let interval = env.get(&name("KEEP_ALIVE_INTERVAL"), parse::duration);
     let timeout = env.get(&name("KEEP_ALIVE_TIMEOUT"), parse::duration);
-    let (stream_window, connection_window) =
-        stream.zip(connection).unwrap_or((defaults.stream_window, defaults.connection_window));
+    let (stream_window, connection_window) = stream
+        .zip(connection)
+        .unwrap_or((defaults.stream_window, defaults.connection_window));
     h2::ServerParams {
         stream_window,
         connection_window,
@@ -416,7 +477,9 @@ fn http2_server(env: &Env<'_>, direction: &str) -> h2::ServerParams {
             .get(&name("MAX_HEADER_LIST_SIZE"), parse::number)
             .unwrap_or(defaults.max_header_list_size),
         max_pending_accept_reset_streams: env.get(&name("MAX_PENDING_ACCEPT_RESET_STREAMS"), parse::number),
-        keep_alive: interval.zip(timeout).map(|(interval, timeout)| h2::KeepAlive { interval, timeout }),
+        keep_alive: interval
+            .zip(timeout)
+            .map(|(interval, timeout)| h2::KeepAlive { interval, timeout }),
     }
 }
 
@@ -436,14 +499,24 @@ fn http2_client(env: &Env<'_>) -> h2::ClientParams {
 /// Worker threads: `CORES_MAX`, else a share of the machine, else one; at least the minimum, at most the machine.
 fn workers(env: &Env<'_>) -> usize {
     let available = std::thread::available_parallelism().map_or(1, usize::from);
-    let min = env.get("CORES_MIN", parse::number).or_else(|| env.get("CORES", parse::number)).unwrap_or(1);
-    let max = env.get("CORES_MAX", parse::number).or_else(|| env.get("CORES_MAX_RATIO", ratio).map(|ratio| share(available, ratio)));
+    let min = env
+        .get("CORES_MIN", parse::number)
+        .or_else(|| env.get("CORES", parse::number))
+        .unwrap_or(1);
+    let max = env.get("CORES_MAX", parse::number).or_else(|| {
+        env.get("CORES_MAX_RATIO", ratio)
+            .map(|ratio| share(available, ratio))
+    });
     max.unwrap_or(1_usize).max(min).clamp(1, available)
 }
 
 fn ratio(text: &str) -> parse::Parsed<f64> {
     let ratio = parse::number::<f64>(text)?;
-    if ratio > 0.0 && ratio <= 1.0 { Ok(ratio) } else { Err(format!("not within 0 and 1: {text}")) }
+    if ratio > 0.0 && ratio <= 1.0 {
+        Ok(ratio)
+    } else {
+        Err(format!("not within 0 and 1: {text}"))
+    }
 }
 
 #[expect(
@@ -457,7 +530,11 @@ fn share(available: usize, ratio: f64) -> usize {
 }
 
 fn unsafe_word(text: &str) -> parse::Parsed<bool> {
-    if text == "unsafe" { Ok(true) } else { Err(format!("has to be `unsafe`, not {text:?}")) }
+    if text == "unsafe" {
+        Ok(true)
+    } else {
+        Err(format!("has to be `unsafe`, not {text:?}"))
+    }
 }
 
 /// Another word turns it off, as in Linkerd's proxy.

@@ -27,7 +27,9 @@ pub(crate) fn describe(control: &Control, credentials: &Credentials) -> Value {
 }
 
 fn identity(credentials: &Credentials) -> Value {
-    let until = credentials.valid_until().and_then(|until| until.duration_since(UNIX_EPOCH).ok());
+    let until = credentials
+        .valid_until()
+        .and_then(|until| until.duration_since(UNIX_EPOCH).ok());
     json!({
         "name": credentials.local_id().as_str(),
         "server_name": &**credentials.server_name(),
@@ -46,7 +48,11 @@ fn server_policy(port: u16, policy: &ServerPolicy) -> Value {
         server::Protocol::Tls => "tls",
         server::Protocol::Invalid(_) => "invalid",
     };
-    let authorizations: Vec<_> = policy.authorizations.iter().map(|authz| authz.meta.to_string()).collect();
+    let authorizations: Vec<_> = policy
+        .authorizations
+        .iter()
+        .map(|authz| authz.meta.to_string())
+        .collect();
     json!({ "port": port, "protocol": protocol, "policy": policy.meta.to_string(), "authorizations": authorizations })
 }
 

@@ -11,7 +11,8 @@ mod serve;
 pub use self::{
     app::{App, BindError, Bound},
     config::{
-        AccessLog, AdminConfig, Config, ConfigError, ConfigErrors, InboundConfig, OutboundConfig, ProxyConfig, TapConfig,
+        AccessLog, AdminConfig, Config, ConfigError, ConfigErrors, InboundConfig, OutboundConfig,
+        ProxyConfig, TapConfig,
     },
 };
 

@@ -34,12 +34,18 @@ pub fn init(filter: Option<&str>, json: bool) -> LogLevel {
         Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
     };
     let (layer, handle) = reload::Layer::new(parsed);
-    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_thread_ids(true);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_thread_ids(true);
     let installed = if json {
         let lines = lines.json().with_timer(time::SystemTime).with_span_list(true);
         Registry::default().with(layer).with(lines).try_init()
     } else {
-        let lines = lines.event_format(format::Format::default().with_ansi(false).with_timer(Uptime::start()));
+        let lines = lines.event_format(
+            format::Format::default()
+                .with_ansi(false)
+                .with_timer(Uptime::start()),
+        );
         Registry::default().with(layer).with(lines).try_init()
     };
     if installed.is_err() {
@@ -57,7 +63,9 @@ impl LogLevel {
     /// When logging is off.
     pub fn current(&self) -> Result<String, LogLevelError> {
         let handle = self.0.as_ref().ok_or(LogLevelError::Off)?;
-        handle.with_current(ToString::to_string).map_err(|_| LogLevelError::Off)
+        handle
+            .with_current(ToString::to_string)
+            .map_err(|_| LogLevelError::Off)
     }
 
     /// # Errors
@@ -75,7 +83,9 @@ impl fmt::Debug for LogLevel {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogLevelError> {
-    EnvFilter::builder().parse(filter.trim()).map_err(|error| LogLevelError::Filter(error.to_string()))
+    EnvFilter::builder()
+        .parse(filter.trim())
+        .map_err(|error| LogLevelError::Filter(error.to_string()))
 }
 
 /// `[    12.345s]`: since the start, as people compare events of one proxy.

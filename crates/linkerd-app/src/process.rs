@@ -18,8 +18,18 @@ pub fn render(out: &mut String, control: &Control) {
 fn identity(out: &mut String, status: &IdentityStatus) {
     let prefix = "control_identity_cert";
     if status.expiration() > 0 {
-        gauge(out, &format!("{prefix}_expiration_timestamp_seconds"), "When the certificate expires", status.expiration());
-        gauge(out, &format!("{prefix}_refresh_timestamp_seconds"), "When it was last renewed", status.refreshed());
+        gauge(
+            out,
+            &format!("{prefix}_expiration_timestamp_seconds"),
+            "When the certificate expires",
+            status.expiration(),
+        );
+        gauge(
+            out,
+            &format!("{prefix}_refresh_timestamp_seconds"),
+            "When it was last renewed",
+            status.refreshed(),
+        );
     }
     let name = format!("{prefix}_refreshes_total");
     header(out, &name, "Attempts to renew it", "counter");
@@ -29,21 +39,58 @@ fn identity(out: &mut String, status: &IdentityStatus) {
 
 fn build(out: &mut String) {
     header(out, "proxy_build_info", "What this proxy is", "gauge");
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
     let version = crate::VERSION;
-    let _ = writeln!(out, "proxy_build_info{{version=\"{version}\",profile=\"{profile}\",vendor=\"linkerd\"}} 1");
+    let _ = writeln!(
+        out,
+        "proxy_build_info{{version=\"{version}\",profile=\"{profile}\",vendor=\"linkerd\"}} 1"
+    );
 }
 
 fn process(out: &mut String) {
     let start = START.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    gauge(out, "process_start_time_seconds", "Start, in seconds since 1970", seconds(start.as_secs_f64()));
-    gauge(out, "process_clock_time_seconds", "The clock, in seconds since 1970", seconds(now.as_secs_f64()));
-    counter(out, "process_uptime_seconds_total", "Time since the start", seconds(START.since.elapsed().as_secs_f64()));
+    gauge(
+        out,
+        "process_start_time_seconds",
+        "Start, in seconds since 1970",
+        seconds(start.as_secs_f64()),
+    );
+    gauge(
+        out,
+        "process_clock_time_seconds",
+        "The clock, in seconds since 1970",
+        seconds(now.as_secs_f64()),
+    );
+    counter(
+        out,
+        "process_uptime_seconds_total",
+        "Time since the start",
+        seconds(START.since.elapsed().as_secs_f64()),
+    );
     if let Some(stat) = Stat::read() {
-        counter(out, "process_cpu_seconds_total", "User and system time", stat.cpu_seconds);
-        gauge(out, "process_virtual_memory_bytes", "Address space", stat.virtual_bytes);
-        gauge(out, "process_resident_memory_bytes", "Resident memory", stat.resident_bytes);
+        counter(
+            out,
+            "process_cpu_seconds_total",
+            "User and system time",
+            stat.cpu_seconds,
+        );
+        gauge(
+            out,
+            "process_virtual_memory_bytes",
+            "Address space",
+            stat.virtual_bytes,
+        );
+        gauge(
+            out,
+            "process_resident_memory_bytes",
+            "Resident memory",
+            stat.resident_bytes,
+        );
         gauge(out, "process_threads", "Threads", stat.threads);
     }
     if let Ok(fds) = fs::read_dir("/proc/self/fd") {
@@ -53,8 +100,18 @@ fn process(out: &mut String) {
         gauge(out, "process_max_fds", "Limit of file descriptors", limit);
     }
     if let Some((received, transmitted)) = network() {
-        counter(out, "process_network_receive_bytes_total", "Received by the pod's interfaces", received);
-        counter(out, "process_network_transmit_bytes_total", "Sent by the pod's interfaces", transmitted);
+        counter(
+            out,
+            "process_network_receive_bytes_total",
+            "Received by the pod's interfaces",
+            received,
+        );
+        counter(
+            out,
+            "process_network_transmit_bytes_total",
+            "Sent by the pod's interfaces",
+            transmitted,
+        );
     }
 }
 
@@ -64,7 +121,10 @@ struct Start {
     since: Instant,
 }
 
-static START: LazyLock<Start> = LazyLock::new(|| Start { at: SystemTime::now(), since: Instant::now() });
+static START: LazyLock<Start> = LazyLock::new(|| Start {
+    at: SystemTime::now(),
+    since: Instant::now(),
+});
 
 /// Called first in `main`.
 pub fn mark_start() {
@@ -107,9 +167,15 @@ fn max_fds() -> Option<u64> {
 /// Bytes received and sent by all interfaces but loopback.
 fn network() -> Option<(u64, u64)> {
     let text = fs::read_to_string("/proc/self/net/dev").ok()?;
-    let interfaces = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| name.trim() != "lo");
+    let interfaces = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, _)| name.trim() != "lo");
     Some(interfaces.fold((0, 0), |(received, sent), (_, counts)| {
-        let counts: Vec<u64> = counts.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let counts: Vec<u64> = counts
+            .split_ascii_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect();
         let at = |index: usize| counts.get(index).copied().unwrap_or_default();
         (received + at(0), sent + at(8))
     }))
@@ -146,7 +212,10 @@ mod tests {
     fn names_with_blanks_and_parentheses_do_not_shift_the_fields() {
         let fields: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
         let stat = Stat::parse(&format!("1 (a) b (c) S {}", fields.join(" "))).unwrap();
-        assert_eq!((stat.cpu_seconds.as_str(), stat.threads, stat.virtual_bytes), ("0.29", 20, 23));
+        assert_eq!(
+            (stat.cpu_seconds.as_str(), stat.threads, stat.virtual_bytes),
+            ("0.29", 20, 23)
+        );
         assert_eq!(stat.resident_bytes, 24 * PAGE_BYTES);
     }
 

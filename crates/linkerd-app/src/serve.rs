@@ -35,7 +35,11 @@ pub(crate) async fn accept<F>(
         };
         match accepted {
             Ok(_) if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS => {
-                tracing::warn!(listener = name, limit = MAX_CONNECTIONS, "too many connections, one is closed");
+                tracing::warn!(
+                    listener = name,
+                    limit = MAX_CONNECTIONS,
+                    "too many connections, one is closed"
+                );
             }
             Ok(accepted) => {
                 let counted = Open::new(&open);

@@ -17,7 +17,11 @@ where
     V: Send + Sync + 'static,
 {
     pub(crate) fn new(idle: Duration, runtime: Handle) -> Self {
-        Self { entries: Arc::default(), idle, runtime }
+        Self {
+            entries: Arc::default(),
+            idle,
+            runtime,
+        }
     }
 
     /// The watch of `key`. When there is none, it begins with `initial` and `feed` is what sends to it.
@@ -66,19 +70,29 @@ where
 
     /// What is known now, for people to look at.
     pub(crate) fn snapshot<T>(&self, mut show: impl FnMut(&K, &V) -> T) -> Vec<T> {
-        self.entries.lock().iter().map(|(key, sender)| show(key, &sender.borrow())).collect()
+        self.entries
+            .lock()
+            .iter()
+            .map(|(key, sender)| show(key, &sender.borrow()))
+            .collect()
     }
 }
 
 impl<K, V> Clone for Cache<K, V> {
     fn clone(&self) -> Self {
-        Self { entries: self.entries.clone(), idle: self.idle, runtime: self.runtime.clone() }
+        Self {
+            entries: self.entries.clone(),
+            idle: self.idle,
+            runtime: self.runtime.clone(),
+        }
     }
 }
 
 impl<K, V> fmt::Debug for Cache<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("entries", &self.entries.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("entries", &self.entries.lock().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,10 +112,14 @@ mod tests {
         let (cache, feeds) = (cache(), Arc::new(AtomicUsize::new(0)));
         let ask = || {
             let feeds = feeds.clone();
-            cache.get("a", || 0, |sender| async move {
-                feeds.fetch_add(1, Ordering::Relaxed);
-                sender.send_replace(7);
-            })
+            cache.get(
+                "a",
+                || 0,
+                |sender| async move {
+                    feeds.fetch_add(1, Ordering::Relaxed);
+                    sender.send_replace(7);
+                },
+            )
         };
         let (mut first, mut second) = (ask(), ask());
         assert_eq!(*first.wait_for(|v| *v == 7).await.unwrap(), 7);
@@ -112,7 +130,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_entry_lives_for_the_idle_time_after_its_last_use() {
         let cache = cache();
-        let hold = |sender: watch::Sender<u32>| async move { sender.send_replace(1); };
+        let hold = |sender: watch::Sender<u32>| async move {
+            sender.send_replace(1);
+        };
         let mut receiver = cache.get("a", || 0, hold);
         receiver.wait_for(|v| *v == 1).await.unwrap();
         drop(receiver);

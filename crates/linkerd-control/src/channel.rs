@@ -38,8 +38,17 @@ impl ServiceAddr {
 
     pub(crate) fn origin(&self) -> Uri {
         let host = self.host.trim_end_matches('.');
-        let authority = if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) };
-        Uri::builder().scheme("http").authority(authority).path_and_query("/").build().unwrap_or_default()
+        let authority = if host.contains(':') {
+            format!("[{host}]:{}", self.port)
+        } else {
+            format!("{host}:{}", self.port)
+        };
+        Uri::builder()
+            .scheme("http")
+            .authority(authority)
+            .path_and_query("/")
+            .build()
+            .unwrap_or_default()
     }
 
     /// The addresses to try, in random order so that replicas share the proxies.
@@ -115,8 +124,17 @@ impl Channel {
     pub(crate) fn new(service: ServiceAddr, security: Security, connect_timeout: Duration) -> Self {
         let keepalive = Some(Keepalive(Duration::from_secs(10)));
         let user_timeout = Some(Duration::from_secs(30));
-        let connect = ConnectParams { timeout: connect_timeout, keepalive, user_timeout };
-        Self(Arc::new(Shared { service, security, connect, slot: Mutex::default() }))
+        let connect = ConnectParams {
+            timeout: connect_timeout,
+            keepalive,
+            user_timeout,
+        };
+        Self(Arc::new(Shared {
+            service,
+            security,
+            connect,
+            slot: Mutex::default(),
+        }))
     }
 
     pub(crate) fn service(&self) -> &ServiceAddr {
@@ -137,11 +155,17 @@ impl Shared {
         }
         match self.open().await {
             Ok(sender) => {
-                *slot = Slot { sender: Some(sender.clone()), failed: None };
+                *slot = Slot {
+                    sender: Some(sender.clone()),
+                    failed: None,
+                };
                 Ok(sender)
             }
             Err(error) => {
-                *slot = Slot { sender: None, failed: Some((Instant::now(), error.clone())) };
+                *slot = Slot {
+                    sender: None,
+                    failed: Some((Instant::now(), error.clone())),
+                };
                 Err(error)
             }
         }
@@ -164,10 +188,15 @@ impl Shared {
     }
 
     async fn open_at(&self, addr: SocketAddr) -> Result<http2::SendRequest<Body>, ChannelError> {
-        let io = connect(addr, &self.connect).await.map_err(|e| ChannelError::Connect(addr, Arc::new(e)))?;
+        let io = connect(addr, &self.connect)
+            .await
+            .map_err(|e| ChannelError::Connect(addr, Arc::new(e)))?;
         let io: BoxIo = match &self.service.id {
             None => Box::new(io),
-            Some(id) => self.secure(io, id).await.map_err(|e| ChannelError::Tls(addr, Arc::new(e), id.clone()))?,
+            Some(id) => self
+                .secure(io, id)
+                .await
+                .map_err(|e| ChannelError::Tls(addr, Arc::new(e), id.clone()))?,
         };
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -187,7 +216,10 @@ impl Shared {
     }
 
     async fn secure(&self, io: tokio::net::TcpStream, id: &Id) -> Result<BoxIo, TlsError> {
-        let server = EndpointTls { server_id: id.clone(), server_name: id.as_str().into() };
+        let server = EndpointTls {
+            server_id: id.clone(),
+            server_name: id.as_str().into(),
+        };
         match &self.security {
             Security::Mutual(credentials) => Ok(Box::new(credentials.connect(io, &server, false).await?.0)),
             Security::Bootstrap(store, anchors) => {
@@ -195,7 +227,9 @@ impl Shared {
                 if credentials.is_certified() {
                     return Ok(Box::new(credentials.connect(io, &server, false).await?.0));
                 }
-                Ok(Box::new(store.connect_unauthenticated(io, &server, anchors).await?))
+                Ok(Box::new(
+                    store.connect_unauthenticated(io, &server, anchors).await?,
+                ))
             }
         }
     }
@@ -214,7 +248,10 @@ impl tower_service::Service<http::Request<Body>> for Channel {
         let shared = self.0.clone();
         Box::pin(async move {
             let mut sender = shared.sender().await?;
-            sender.send_request(request).await.map_err(|error| ChannelError::Http(Arc::new(error)))
+            sender
+                .send_request(request)
+                .await
+                .map_err(|error| ChannelError::Http(Arc::new(error)))
         })
     }
 }
@@ -234,18 +271,29 @@ mod tests {
     use super::*;
 
     fn service(host: &str) -> ServiceAddr {
-        ServiceAddr { host: host.into(), port: 8080, id: None }
+        ServiceAddr {
+            host: host.into(),
+            port: 8080,
+            id: None,
+        }
     }
 
     #[test]
     fn loopback_is_told_by_name_and_address() {
-        assert!(["localhost", "localhost.", "127.0.0.1", "::1"].iter().all(|host| service(host).is_loopback()));
+        assert!(
+            ["localhost", "localhost.", "127.0.0.1", "::1"]
+                .iter()
+                .all(|host| service(host).is_loopback())
+        );
         assert!(!service("linkerd-identity.linkerd.svc.").is_loopback());
     }
 
     #[tokio::test]
     async fn localhost_needs_no_resolver() {
-        assert_eq!(service("localhost.").resolve().await.unwrap(), ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(
+            service("localhost.").resolve().await.unwrap(),
+            ["127.0.0.1:8080".parse().unwrap()]
+        );
     }
 
     #[test]
@@ -256,10 +304,22 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_listening_is_told_with_the_address() {
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let service = ServiceAddr { host: "127.0.0.1".into(), port: closed, id: None };
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let service = ServiceAddr {
+            host: "127.0.0.1".into(),
+            port: closed,
+            id: None,
+        };
         let store = Arc::new(CredentialsStore::new(Id::dns("a.b").unwrap(), "a.b".into()));
-        let channel = Channel::new(service, Security::Mutual(store.credentials()), Duration::from_secs(1));
+        let channel = Channel::new(
+            service,
+            Security::Mutual(store.credentials()),
+            Duration::from_secs(1),
+        );
         let error = channel.0.sender().await.unwrap_err().to_string();
         assert!(error.contains(&closed.to_string()), "{error}");
     }

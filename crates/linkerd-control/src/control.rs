@@ -87,70 +87,136 @@ impl Control {
             return self.0.no_profile.subscribe();
         }
         let this = self.clone();
-        self.0.profiles.get(target.clone(), || None, move |watch| async move {
-            let request = this.lookup(target.to_string());
-            let client = DestinationClient::with_origin(this.0.destination.clone(), this.0.destination.service().origin());
-            let open = || {
-                let (mut client, request) = (client.clone(), request.clone());
-                async move { client.get_profile(request).await.map(tonic::Response::into_inner) }
-            };
-            let mut subscriber = Profiles { port: convert::port_of(&target), watch };
-            let name = format!("profile of {target}");
-            subscribe(&name, this.limits(&this.0.destination), this.0.config.backoff, open, &mut subscriber).await;
-        })
+        self.0.profiles.get(
+            target.clone(),
+            || None,
+            move |watch| async move {
+                let request = this.lookup(target.to_string());
+                let client = DestinationClient::with_origin(
+                    this.0.destination.clone(),
+                    this.0.destination.service().origin(),
+                );
+                let open = || {
+                    let (mut client, request) = (client.clone(), request.clone());
+                    async move { client.get_profile(request).await.map(tonic::Response::into_inner) }
+                };
+                let mut subscriber = Profiles {
+                    port: convert::port_of(&target),
+                    watch,
+                };
+                let name = format!("profile of {target}");
+                subscribe(
+                    &name,
+                    this.limits(&this.0.destination),
+                    this.0.config.backoff,
+                    open,
+                    &mut subscriber,
+                )
+                .await;
+            },
+        )
     }
 
     /// The endpoints of `host:port`, removals applied; `None` until the first answer.
     #[must_use]
     pub fn endpoints(&self, authority: &Arc<str>) -> watch::Receiver<Option<Arc<EndpointSet>>> {
         let (this, authority) = (self.clone(), authority.clone());
-        self.0.endpoints.get(authority.clone(), || None, move |watch| async move {
-            let request = this.lookup(authority.to_string());
-            let client = DestinationClient::with_origin(this.0.destination.clone(), this.0.destination.service().origin());
-            let open = || {
-                let (mut client, request) = (client.clone(), request.clone());
-                async move { client.get(request).await.map(tonic::Response::into_inner) }
-            };
-            let name = format!("endpoints of {authority}");
-            let mut subscriber = Endpoints { authority, watch, fresh: true };
-            subscribe(&name, this.limits(&this.0.destination), this.0.config.backoff, open, &mut subscriber).await;
-        })
+        self.0.endpoints.get(
+            authority.clone(),
+            || None,
+            move |watch| async move {
+                let request = this.lookup(authority.to_string());
+                let client = DestinationClient::with_origin(
+                    this.0.destination.clone(),
+                    this.0.destination.service().origin(),
+                );
+                let open = || {
+                    let (mut client, request) = (client.clone(), request.clone());
+                    async move { client.get(request).await.map(tonic::Response::into_inner) }
+                };
+                let name = format!("endpoints of {authority}");
+                let mut subscriber = Endpoints {
+                    authority,
+                    watch,
+                    fresh: true,
+                };
+                subscribe(
+                    &name,
+                    this.limits(&this.0.destination),
+                    this.0.config.backoff,
+                    open,
+                    &mut subscriber,
+                )
+                .await;
+            },
+        )
     }
 
     /// The policy for reaching an address or name; `None` until the first answer.
     #[must_use]
     pub fn outbound_policy(&self, target: LookupTarget) -> watch::Receiver<Option<PolicyAnswer>> {
         let this = self.clone();
-        self.0.outbound.get(target.clone(), || None, move |watch| async move {
-            let spec = this.traffic_spec(&target);
-            let client = OutboundPoliciesClient::with_origin(this.0.policy.clone(), this.0.policy.service().origin());
-            let open = || {
-                let (mut client, spec) = (client.clone(), spec.clone());
-                async move { client.watch(spec).await.map(tonic::Response::into_inner) }
-            };
-            let name = format!("outbound policy of {target}");
-            let detect_timeout = this.0.config.outbound_detect_timeout;
-            let mut subscriber = OutboundPolicies { detect_timeout, watch };
-            subscribe(&name, this.limits(&this.0.policy), this.0.config.backoff, open, &mut subscriber).await;
-        })
+        self.0.outbound.get(
+            target.clone(),
+            || None,
+            move |watch| async move {
+                let spec = this.traffic_spec(&target);
+                let client = OutboundPoliciesClient::with_origin(
+                    this.0.policy.clone(),
+                    this.0.policy.service().origin(),
+                );
+                let open = || {
+                    let (mut client, spec) = (client.clone(), spec.clone());
+                    async move { client.watch(spec).await.map(tonic::Response::into_inner) }
+                };
+                let name = format!("outbound policy of {target}");
+                let detect_timeout = this.0.config.outbound_detect_timeout;
+                let mut subscriber = OutboundPolicies {
+                    detect_timeout,
+                    watch,
+                };
+                subscribe(
+                    &name,
+                    this.limits(&this.0.policy),
+                    this.0.config.backoff,
+                    open,
+                    &mut subscriber,
+                )
+                .await;
+            },
+        )
     }
 
     /// The policy of a port of this pod: the default one until the control plane has answered.
     #[must_use]
     pub fn inbound_policy(&self, port: u16) -> watch::Receiver<Arc<ServerPolicy>> {
         let this = self.clone();
-        self.0.inbound.get(port, || self.default_policy(port), move |watch| async move {
-            let spec = PortSpec { workload: this.0.config.policy_workload.clone(), port: port.into() };
-            let origin = this.0.policy.service().origin();
-            let client = InboundServerPoliciesClient::with_origin(this.0.policy.clone(), origin);
-            let open = || {
-                let (mut client, spec) = (client.clone(), spec.clone());
-                async move { client.watch_port(spec).await.map(tonic::Response::into_inner) }
-            };
-            let name = format!("inbound policy of port {port}");
-            let mut subscriber = InboundPolicies { port, watch };
-            subscribe(&name, this.limits(&this.0.policy), this.0.config.backoff, open, &mut subscriber).await;
-        })
+        self.0.inbound.get(
+            port,
+            || self.default_policy(port),
+            move |watch| async move {
+                let spec = PortSpec {
+                    workload: this.0.config.policy_workload.clone(),
+                    port: port.into(),
+                };
+                let origin = this.0.policy.service().origin();
+                let client = InboundServerPoliciesClient::with_origin(this.0.policy.clone(), origin);
+                let open = || {
+                    let (mut client, spec) = (client.clone(), spec.clone());
+                    async move { client.watch_port(spec).await.map(tonic::Response::into_inner) }
+                };
+                let name = format!("inbound policy of port {port}");
+                let mut subscriber = InboundPolicies { port, watch };
+                subscribe(
+                    &name,
+                    this.limits(&this.0.policy),
+                    this.0.config.backoff,
+                    open,
+                    &mut subscriber,
+                )
+                .await;
+            },
+        )
     }
 
     #[must_use]
@@ -161,17 +227,23 @@ impl Control {
     /// Every profile that is kept now, for people to look at; likewise the next three.
     #[must_use]
     pub fn known_profiles(&self) -> Vec<(String, Option<Arc<Profile>>)> {
-        self.0.profiles.snapshot(|target, profile| (target.to_string(), profile.clone()))
+        self.0
+            .profiles
+            .snapshot(|target, profile| (target.to_string(), profile.clone()))
     }
 
     #[must_use]
     pub fn known_endpoints(&self) -> Vec<(Arc<str>, Option<Arc<EndpointSet>>)> {
-        self.0.endpoints.snapshot(|authority, set| (authority.clone(), set.clone()))
+        self.0
+            .endpoints
+            .snapshot(|authority, set| (authority.clone(), set.clone()))
     }
 
     #[must_use]
     pub fn known_outbound_policies(&self) -> Vec<(String, Option<PolicyAnswer>)> {
-        self.0.outbound.snapshot(|target, answer| (target.to_string(), answer.clone()))
+        self.0
+            .outbound
+            .snapshot(|target, answer| (target.to_string(), answer.clone()))
     }
 
     #[must_use]
@@ -182,18 +254,31 @@ impl Control {
     fn default_policy(&self, port: u16) -> Arc<ServerPolicy> {
         let config = &self.0.config;
         let opaque = config.inbound_opaque_ports.contains(&port);
-        Arc::new(config.inbound_default.server(&config.cluster_networks, opaque, config.inbound_detect_timeout))
+        Arc::new(config.inbound_default.server(
+            &config.cluster_networks,
+            opaque,
+            config.inbound_detect_timeout,
+        ))
     }
 
     fn has_profile(&self, target: &LookupTarget) -> bool {
         match target {
-            LookupTarget::Addr(addr) => self.0.config.profile_networks.iter().any(|net| net.contains(&addr.ip())),
+            LookupTarget::Addr(addr) => self
+                .0
+                .config
+                .profile_networks
+                .iter()
+                .any(|net| net.contains(&addr.ip())),
             LookupTarget::Name(name) => has_suffix(name, &self.0.config.profile_suffixes),
         }
     }
 
     fn lookup(&self, path: String) -> GetDestination {
-        GetDestination { scheme: String::new(), path, context_token: self.0.config.destination_context.clone() }
+        GetDestination {
+            scheme: String::new(),
+            path,
+            context_token: self.0.config.destination_context.clone(),
+        }
     }
 
     fn traffic_spec(&self, target: &LookupTarget) -> TrafficSpec {
@@ -201,27 +286,40 @@ impl Control {
             LookupTarget::Addr(addr) => traffic_spec::Target::Addr(convert::tcp_address(*addr)),
             LookupTarget::Name(name) => traffic_spec::Target::Authority(name.to_string()),
         };
-        TrafficSpec { source_workload: self.0.config.policy_workload.clone(), target: Some(target) }
+        TrafficSpec {
+            source_workload: self.0.config.policy_workload.clone(),
+            target: Some(target),
+        }
     }
 
     fn limits(&self, channel: &Channel) -> StreamLimits {
-        if channel.service().is_loopback() { StreamLimits::default() } else { self.0.config.limits }
+        if channel.service().is_loopback() {
+            StreamLimits::default()
+        } else {
+            self.0.config.limits
+        }
     }
 }
 
 /// Whether `name:port` lies below one of the suffixes; whole labels count.
 fn has_suffix(authority: &str, suffixes: &[String]) -> bool {
-    let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name).trim_end_matches('.');
-    suffixes.iter().map(|suffix| suffix.trim_matches('.')).any(|suffix| {
-        suffix.is_empty()
-            || name
-                .len()
-                .checked_sub(suffix.len())
-                .and_then(|at| name.split_at_checked(at))
-                .is_some_and(|(before, end)| {
-                    end.eq_ignore_ascii_case(suffix) && (before.is_empty() || before.ends_with('.'))
-                })
-    })
+    let name = authority
+        .rsplit_once(':')
+        .map_or(authority, |(name, _)| name)
+        .trim_end_matches('.');
+    suffixes
+        .iter()
+        .map(|suffix| suffix.trim_matches('.'))
+        .any(|suffix| {
+            suffix.is_empty()
+                || name
+                    .len()
+                    .checked_sub(suffix.len())
+                    .and_then(|at| name.split_at_checked(at))
+                    .is_some_and(|(before, end)| {
+                        end.eq_ignore_ascii_case(suffix) && (before.is_empty() || before.ends_with('.'))
+                    })
+        })
 }
 
 #[cfg(test)]

@@ -87,7 +87,9 @@ pub(crate) async fn maintain(
                 failures = 0;
                 status.successes.fetch_add(1, Ordering::Relaxed);
                 status.expiration.store(seconds(valid_until), Ordering::Relaxed);
-                status.refreshed.store(seconds(SystemTime::now()), Ordering::Relaxed);
+                status
+                    .refreshed
+                    .store(seconds(SystemTime::now()), Ordering::Relaxed);
                 let pause = until_refresh(&config, valid_until, SystemTime::now(), rand::random());
                 tracing::info!(id = %store.credentials().local_id(), renewal_in = ?pause, "Certified identity");
                 pause
@@ -106,7 +108,9 @@ pub(crate) async fn maintain(
 /// Renewal at 70 % of what remains, up to 5 % of it earlier, so that a fleet started at once spreads out.
 fn until_refresh(config: &IdentityConfig, valid_until: SystemTime, now: SystemTime, draw: f32) -> Duration {
     let remaining = valid_until.duration_since(now).unwrap_or_default();
-    remaining.mul_f32(0.7 - 0.05 * draw.clamp(0.0, 1.0)).clamp(config.min_refresh, config.max_refresh)
+    remaining
+        .mul_f32(0.7 - 0.05 * draw.clamp(0.0, 1.0))
+        .clamp(config.min_refresh, config.max_refresh)
 }
 
 async fn certify(
@@ -155,7 +159,14 @@ fn publish(
         .collect();
     let pem = pem(&chain);
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    store.publish(Certificate { chain, key, valid_until }, anchors.clone())?;
+    store.publish(
+        Certificate {
+            chain,
+            key,
+            valid_until,
+        },
+        anchors.clone(),
+    )?;
     if let Err(error) = write_atomically(&config.directory, CERTIFICATE_FILE, &pem) {
         tracing::warn!(%error, directory = %config.directory.display(), "cannot write {CERTIFICATE_FILE}");
     }
@@ -182,7 +193,11 @@ fn signing_request(id: &Id, key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
 /// Files are read and written in place: they lie in memory, and a thread for them would cost more than they do.
 fn read_token(path: &Path) -> Result<Vec<u8>, CertifyError> {
     let token = fs::read(path).map_err(|error| CertifyError::Token(path.into(), error))?;
-    if token.is_empty() { Err(CertifyError::EmptyToken(path.into())) } else { Ok(token) }
+    if token.is_empty() {
+        Err(CertifyError::EmptyToken(path.into()))
+    } else {
+        Ok(token)
+    }
 }
 
 /// Whoever reads the file sees the old or the new one, never a part.
@@ -194,7 +209,10 @@ fn write_atomically(directory: &Path, name: &str, contents: &str) -> io::Result<
 
 fn pem(chain: &[CertificateDer<'_>]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    chain.iter().map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config)).collect()
+    chain
+        .iter()
+        .map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config))
+        .collect()
 }
 
 fn seconds(time: SystemTime) -> u64 {

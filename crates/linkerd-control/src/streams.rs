@@ -1,8 +1,8 @@
 //! What each stream's messages do to the value that is watched.
 
 use crate::{
-    convert::{self, Invalid},
     control::PolicyAnswer,
+    convert::{self, Invalid},
     subscription::{End, Subscriber},
 };
 use linkerd_policy::{EndpointSet, Profile, ServerPolicy};
@@ -45,9 +45,17 @@ impl Endpoints {
         if added.is_empty() && !self.fresh {
             return;
         }
-        let mut set = if self.fresh { EndpointSet::default() } else { self.current() };
+        let mut set = if self.fresh {
+            EndpointSet::default()
+        } else {
+            self.current()
+        };
         set.exists = true;
-        set.endpoints.extend(added.into_iter().map(|endpoint| (endpoint.addr, Arc::new(endpoint))));
+        set.endpoints.extend(
+            added
+                .into_iter()
+                .map(|endpoint| (endpoint.addr, Arc::new(endpoint))),
+        );
         self.replace(set);
     }
 
@@ -57,7 +65,11 @@ impl Endpoints {
             return;
         }
         let mut set = self.current();
-        for addr in removed.addrs.into_iter().filter_map(|addr| convert::socket_addr(addr).ok()) {
+        for addr in removed
+            .addrs
+            .into_iter()
+            .filter_map(|addr| convert::socket_addr(addr).ok())
+        {
             set.endpoints.remove(&addr);
         }
         self.replace(set);
@@ -78,7 +90,10 @@ impl Subscriber<dst::Update> for Endpoints {
             Some(dst::update::Update::Add(added)) => self.add(added),
             Some(dst::update::Update::Remove(removed)) => self.remove(removed),
             Some(dst::update::Update::NoEndpoints(none)) => {
-                self.replace(EndpointSet { exists: none.exists, ..EndpointSet::default() });
+                self.replace(EndpointSet {
+                    exists: none.exists,
+                    ..EndpointSet::default()
+                });
             }
             None => {}
         }
@@ -93,7 +108,10 @@ impl Subscriber<dst::Update> for Endpoints {
             }
             // A server that is there and names no endpoint has none: what an earlier one said no longer holds.
             End::Silent => {
-                self.replace(EndpointSet { exists: true, ..EndpointSet::default() });
+                self.replace(EndpointSet {
+                    exists: true,
+                    ..EndpointSet::default()
+                });
                 Continue(None)
             }
             End::Failed(status) if status.code() == Code::NotFound => {
@@ -120,7 +138,8 @@ impl Subscriber<dst::DestinationProfile> for Profiles {
     fn ended(&mut self, end: &End) -> ControlFlow<(), Option<Duration>> {
         match end {
             End::Failed(status) if is_rejected(status) || status.code() == Code::Unimplemented => {
-                self.watch.send_if_modified(|current| replaced(current, Profile::default()));
+                self.watch
+                    .send_if_modified(|current| replaced(current, Profile::default()));
                 Break(())
             }
             _ => Continue(None),
@@ -144,10 +163,11 @@ pub(crate) struct OutboundPolicies {
 
 impl Subscriber<outbound::OutboundPolicy> for OutboundPolicies {
     fn message(&mut self, message: outbound::OutboundPolicy) {
-        let policy = convert::client_policy(message, self.detect_timeout).unwrap_or_else(|Invalid(reason)| {
-            tracing::warn!(error = %reason, "invalid outbound policy");
-            linkerd_policy::ClientPolicy::invalid(reason)
-        });
+        let policy =
+            convert::client_policy(message, self.detect_timeout).unwrap_or_else(|Invalid(reason)| {
+                tracing::warn!(error = %reason, "invalid outbound policy");
+                linkerd_policy::ClientPolicy::invalid(reason)
+            });
         let answer = Some(PolicyAnswer::Policy(Arc::new(policy)));
         self.watch.send_if_modified(|current| {
             let changed = *current != answer;
@@ -199,7 +219,11 @@ impl Subscriber<inbound::Server> for InboundPolicies {
     fn ended(&mut self, end: &End) -> ControlFlow<(), Option<Duration>> {
         match end {
             End::Failed(status) if is_rejected(status) => {
-                tracing::warn!(port = self.port, error = status.message(), "inbound policy refused; the default stays");
+                tracing::warn!(
+                    port = self.port,
+                    error = status.message(),
+                    "inbound policy refused; the default stays"
+                );
                 Break(())
             }
             _ => Continue(None),

@@ -43,7 +43,9 @@ pub(crate) async fn subscribe<M, F>(
     loop {
         let (end, received) = once(limits, open(), subscriber).await;
         report(name, &end, attempt);
-        let ControlFlow::Continue(pause) = subscriber.ended(&end) else { return };
+        let ControlFlow::Continue(pause) = subscriber.ended(&end) else {
+            return;
+        };
         attempt = if received { 0 } else { attempt + 1 };
         if matches!(end, End::Expired) {
             continue;
@@ -55,7 +57,9 @@ pub(crate) async fn subscribe<M, F>(
 /// One failure is an event; the same one again and again is noise.
 fn report(name: &str, end: &End, attempt: u32) {
     match end {
-        End::Failed(status) if is_answer(status) => tracing::debug!(%name, message = status.message(), "refused"),
+        End::Failed(status) if is_answer(status) => {
+            tracing::debug!(%name, message = status.message(), "refused")
+        }
         End::Failed(status) if attempt.is_power_of_two() => {
             tracing::warn!(%name, code = ?status.code(), error = status.message(), "control plane stream failed");
         }
@@ -86,7 +90,9 @@ async fn once<M>(
     let mut received = false;
     loop {
         let silence = if received { limits.idle } else { limits.initial };
-        let left = limits.lifetime.map(|lifetime| lifetime.saturating_sub(born.elapsed()));
+        let left = limits
+            .lifetime
+            .map(|lifetime| lifetime.saturating_sub(born.elapsed()));
         let wait = silence.into_iter().chain(left).min();
         match within(wait, stream.message()).await {
             Ok(Ok(Some(message))) => subscriber.message(message),
@@ -98,7 +104,10 @@ async fn once<M>(
     }
 }
 
-async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Result<T, time::error::Elapsed> {
+async fn within<T>(
+    limit: Option<Duration>,
+    future: impl Future<Output = T>,
+) -> Result<T, time::error::Elapsed> {
     match limit {
         Some(limit) => time::timeout(limit, future).await,
         None => Ok(future.await),

@@ -20,7 +20,10 @@ impl Network {
 
 impl From<IpNet> for Network {
     fn from(net: IpNet) -> Self {
-        Self { net, except: Vec::new() }
+        Self {
+            net,
+            except: Vec::new(),
+        }
     }
 }
 
@@ -32,7 +35,10 @@ pub enum Authentication {
     /// A TLS connection that this proxy terminates, with or without a client certificate.
     TlsUnauthenticated,
     /// A certificate with one of these names, or with a DNS-like name below one of these suffixes.
-    TlsAuthenticated { identities: Vec<Id>, suffixes: Vec<IdSuffix> },
+    TlsAuthenticated {
+        identities: Vec<Id>,
+        suffixes: Vec<IdSuffix>,
+    },
 }
 
 /// `*.a.b` as `.a.b`; empty: every authenticated client.
@@ -93,7 +99,8 @@ pub struct Denied;
 impl Authorization {
     #[must_use]
     pub fn permits(&self, client: &ClientInfo<'_>) -> bool {
-        self.networks.iter().any(|network| network.contains(&client.ip)) && self.authentication.permits(client.tls)
+        self.networks.iter().any(|network| network.contains(&client.ip))
+            && self.authentication.permits(client.tls)
     }
 
     /// The one that lets a pod talk to itself: kubelet-style probes by `localhost` and the application's own calls.
@@ -114,9 +121,10 @@ impl Authentication {
     fn permits(&self, tls: ClientTls<'_>) -> bool {
         match (self, tls) {
             (Self::Unauthenticated, _) | (Self::TlsUnauthenticated, ClientTls::Terminated { .. }) => true,
-            (Self::TlsAuthenticated { identities, suffixes }, ClientTls::Terminated { client_id: Some(id) }) => {
-                identities.contains(id) || suffixes.iter().any(|suffix| suffix.matches(id))
-            }
+            (
+                Self::TlsAuthenticated { identities, suffixes },
+                ClientTls::Terminated { client_id: Some(id) },
+            ) => identities.contains(id) || suffixes.iter().any(|suffix| suffix.matches(id)),
             _ => false,
         }
     }
@@ -130,7 +138,10 @@ pub fn authorize<'p>(
     authorizations: impl IntoIterator<Item = &'p Authorization>,
     client: &ClientInfo<'_>,
 ) -> Result<&'p Authorization, Denied> {
-    authorizations.into_iter().find(|authz| authz.permits(client)).ok_or(Denied)
+    authorizations
+        .into_iter()
+        .find(|authz| authz.permits(client))
+        .ok_or(Denied)
 }
 
 #[cfg(test)]
@@ -138,12 +149,22 @@ mod tests {
     use super::*;
 
     fn authz(networks: &[&str], authentication: Authentication) -> Authorization {
-        let networks = networks.iter().map(|n| Network::from(n.parse::<IpNet>().unwrap())).collect();
-        Authorization { networks, authentication, meta: Meta::default_named("x") }
+        let networks = networks
+            .iter()
+            .map(|n| Network::from(n.parse::<IpNet>().unwrap()))
+            .collect();
+        Authorization {
+            networks,
+            authentication,
+            meta: Meta::default_named("x"),
+        }
     }
 
     fn client<'a>(ip: &str, tls: ClientTls<'a>) -> ClientInfo<'a> {
-        ClientInfo { ip: ip.parse().unwrap(), tls }
+        ClientInfo {
+            ip: ip.parse().unwrap(),
+            tls,
+        }
     }
 
     fn id(name: &str) -> Id {
@@ -173,7 +194,10 @@ mod tests {
         let web = id("web.ns.serviceaccount");
         let spiffe = id("spiffe://td/web");
         let of = |identities: Vec<Id>, suffixes: Vec<IdSuffix>| {
-            authz(&["0.0.0.0/0"], Authentication::TlsAuthenticated { identities, suffixes })
+            authz(
+                &["0.0.0.0/0"],
+                Authentication::TlsAuthenticated { identities, suffixes },
+            )
         };
         let permits = |a: &Authorization, id: &Id| {
             a.permits(&client("10.0.0.1", ClientTls::Terminated { client_id: Some(id) }))
@@ -189,7 +213,10 @@ mod tests {
 
     #[test]
     fn no_certificate_is_not_an_identity() {
-        let any = Authentication::TlsAuthenticated { identities: vec![], suffixes: vec![IdSuffix::any()] };
+        let any = Authentication::TlsAuthenticated {
+            identities: vec![],
+            suffixes: vec![IdSuffix::any()],
+        };
         let a = authz(&["0.0.0.0/0"], any);
         assert!(!a.permits(&client("10.0.0.1", ClientTls::Terminated { client_id: None })));
     }

@@ -19,7 +19,12 @@ pub struct ClientPolicy {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Protocol {
-    Detect { timeout: Duration, http1: Arc<Http>, http2: Arc<Http>, opaque: Arc<Opaque> },
+    Detect {
+        timeout: Duration,
+        http1: Arc<Http>,
+        http2: Arc<Http>,
+        opaque: Arc<Opaque>,
+    },
     Http1(Arc<Http>),
     Http2(Arc<Http>),
     Grpc(Arc<Grpc>),
@@ -134,7 +139,11 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10), penalty: None }
+        Self {
+            default_rtt: Duration::from_millis(30),
+            decay: Duration::from_secs(10),
+            penalty: None,
+        }
     }
 }
 
@@ -232,7 +241,10 @@ impl Backoff {
     /// `jitter` times that. `draw` is evenly distributed over 0..1; the result exceeds max only by jitter.
     #[must_use]
     pub fn pause(&self, attempt: u32, draw: f32) -> Duration {
-        let base = self.min.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(self.max);
+        let base = self
+            .min
+            .saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX))
+            .min(self.max);
         base + base.mul_f32(self.jitter * draw.clamp(0.0, 1.0))
     }
 }
@@ -242,7 +254,10 @@ impl Backoff {
 pub enum FailureAccrual {
     #[default]
     None,
-    ConsecutiveFailures { max_failures: u32, backoff: Backoff },
+    ConsecutiveFailures {
+        max_failures: u32,
+        backoff: Backoff,
+    },
     Unified {
         /// Below this share of successes it trips; 0: never.
         success_rate_threshold: f64,
@@ -258,33 +273,61 @@ impl ClientPolicy {
     /// A policy for an endpoint that is known without routes: a pod's address, or a place outside of the cluster.
     #[must_use]
     pub fn forward(endpoint: Arc<Endpoint>, parent: &Arc<Meta>, detect_timeout: Duration) -> Self {
-        let backend = Backend { meta: parent.clone(), dispatch: Dispatch::Forward(endpoint) };
+        let backend = Backend {
+            meta: parent.clone(),
+            dispatch: Dispatch::Forward(endpoint),
+        };
         let rule = HttpRule {
             filters: Vec::new(),
-            backends: Distribution::FirstAvailable(vec![RouteBackend { backend: backend.clone(), filters: Vec::new() }]),
+            backends: Distribution::FirstAvailable(vec![RouteBackend {
+                backend: backend.clone(),
+                filters: Vec::new(),
+            }]),
             timeouts: Timeouts::default(),
             retry: None,
             allow_l5d_request_headers: false,
         };
         let http_route = HttpRoute {
             hosts: Vec::new(),
-            rules: vec![route::Rule { matches: Vec::new(), value: rule }],
+            rules: vec![route::Rule {
+                matches: Vec::new(),
+                value: rule,
+            }],
             value: Meta::default_named("default"),
         };
         let opaque_route = OpaqueRoute {
             meta: Meta::default_named("default"),
             filters: Vec::new(),
-            backends: Distribution::FirstAvailable(vec![RouteBackend { backend, filters: Vec::new() }]),
+            backends: Distribution::FirstAvailable(vec![RouteBackend {
+                backend,
+                filters: Vec::new(),
+            }]),
         };
-        let http = Arc::new(Http { routes: vec![http_route], failure_accrual: FailureAccrual::None });
-        let opaque = Arc::new(Opaque { routes: vec![opaque_route] });
-        let protocol = Protocol::Detect { timeout: detect_timeout, http1: http.clone(), http2: http, opaque };
-        Self { protocol, parent: parent.clone() }
+        let http = Arc::new(Http {
+            routes: vec![http_route],
+            failure_accrual: FailureAccrual::None,
+        });
+        let opaque = Arc::new(Opaque {
+            routes: vec![opaque_route],
+        });
+        let protocol = Protocol::Detect {
+            timeout: detect_timeout,
+            http1: http.clone(),
+            http2: http,
+            opaque,
+        };
+        Self {
+            protocol,
+            parent: parent.clone(),
+        }
     }
 
     #[must_use]
     pub fn invalid(reason: impl Into<Arc<str>>) -> Self {
-        Self { protocol: Protocol::Invalid(reason.into()), parent: Meta::default_named("invalid") }
+        Self {
+            protocol: Protocol::Invalid(reason.into()),
+            parent: Meta::default_named("invalid"),
+        }
     }
 }
 
@@ -312,7 +355,10 @@ mod tests {
     fn pauses_double_up_to_the_maximum() {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 0.5).unwrap();
         let millis = |attempt, draw| backoff.pause(attempt, draw).as_millis();
-        assert_eq!([millis(0, 0.0), millis(1, 0.0), millis(9, 0.0), millis(0, 1.0)], [100, 200, 1000, 150]);
+        assert_eq!(
+            [millis(0, 0.0), millis(1, 0.0), millis(9, 0.0), millis(0, 1.0)],
+            [100, 200, 1000, 150]
+        );
     }
 
     proptest! {

@@ -33,7 +33,10 @@ impl DefaultPolicy {
     /// Whether it needs to know the cluster's networks.
     #[must_use]
     pub fn needs_networks(self) -> bool {
-        matches!(self, Self::ClusterAuthenticated | Self::ClusterUnauthenticated | Self::Audit)
+        matches!(
+            self,
+            Self::ClusterAuthenticated | Self::ClusterUnauthenticated | Self::Audit
+        )
     }
 
     /// The policy of a port; an opaque one is not searched for a protocol.
@@ -43,16 +46,26 @@ impl DefaultPolicy {
         let protocol = if opaque {
             Protocol::Opaque
         } else {
-            Protocol::Detect { timeout: detect_timeout, http: Arc::new(http_server()) }
+            Protocol::Detect {
+                timeout: detect_timeout,
+                http: Arc::new(http_server()),
+            }
         };
         let mut authorizations = vec![Authorization::localhost()];
         authorizations.extend(self.authorization(cluster_networks, &meta));
-        ServerPolicy { protocol, authorizations: authorizations.into(), meta, audit: self == Self::Audit }
+        ServerPolicy {
+            protocol,
+            authorizations: authorizations.into(),
+            meta,
+            audit: self == Self::Audit,
+        }
     }
 
     fn authorization(self, cluster_networks: &[IpNet], meta: &Arc<Meta>) -> Option<Authorization> {
-        let authenticated =
-            || Authentication::TlsAuthenticated { identities: Vec::new(), suffixes: vec![IdSuffix::any()] };
+        let authenticated = || Authentication::TlsAuthenticated {
+            identities: Vec::new(),
+            suffixes: vec![IdSuffix::any()],
+        };
         let (networks, authentication) = match self {
             Self::Deny => return None,
             Self::AllAuthenticated => (everywhere(), authenticated()),
@@ -62,15 +75,32 @@ impl DefaultPolicy {
                 (networks(cluster_networks), Authentication::Unauthenticated)
             }
         };
-        Some(Authorization { networks, authentication, meta: meta.clone() })
+        Some(Authorization {
+            networks,
+            authentication,
+            meta: meta.clone(),
+        })
     }
 }
 
 /// One route for every request, as the control plane sends it when nobody wrote one.
 fn http_server() -> HttpServer {
-    let rule = Rule { matches: Vec::<HttpMatch>::new(), value: Vec::<HttpFilter>::new() };
-    let value = RouteInfo { meta: Meta::default_named("default"), authorizations: Vec::new() };
-    HttpServer { routes: vec![HttpRoute { hosts: Vec::new(), rules: vec![rule], value }], rate_limit: None }
+    let rule = Rule {
+        matches: Vec::<HttpMatch>::new(),
+        value: Vec::<HttpFilter>::new(),
+    };
+    let value = RouteInfo {
+        meta: Meta::default_named("default"),
+        authorizations: Vec::new(),
+    };
+    HttpServer {
+        routes: vec![HttpRoute {
+            hosts: Vec::new(),
+            rules: vec![rule],
+            value,
+        }],
+        rate_limit: None,
+    }
 }
 
 fn everywhere() -> Vec<Network> {
@@ -94,13 +124,20 @@ impl FromStr for DefaultPolicy {
     type Err = UnknownPolicy;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        NAMES.iter().find(|(name, _)| *name == s).map(|(_, policy)| *policy).ok_or_else(|| UnknownPolicy(s.into()))
+        NAMES
+            .iter()
+            .find(|(name, _)| *name == s)
+            .map(|(_, policy)| *policy)
+            .ok_or_else(|| UnknownPolicy(s.into()))
     }
 }
 
 impl fmt::Display for DefaultPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = NAMES.iter().find(|(_, policy)| policy == self).map_or("", |(name, _)| name);
+        let name = NAMES
+            .iter()
+            .find(|(_, policy)| policy == self)
+            .map_or("", |(name, _)| name);
         f.write_str(name)
     }
 }
@@ -113,8 +150,15 @@ mod tests {
     fn permits(policy: DefaultPolicy, ip: &str, id: Option<&Id>) -> bool {
         let nets = ["10.0.0.0/8".parse().unwrap()];
         let server = policy.server(&nets, false, Duration::from_secs(10));
-        let tls = id.map_or(ClientTls::None, |id| ClientTls::Terminated { client_id: Some(id) });
-        server.authorize(&ClientInfo { ip: ip.parse().unwrap(), tls }).is_ok()
+        let tls = id.map_or(ClientTls::None, |id| ClientTls::Terminated {
+            client_id: Some(id),
+        });
+        server
+            .authorize(&ClientInfo {
+                ip: ip.parse().unwrap(),
+                tls,
+            })
+            .is_ok()
     }
 
     #[test]

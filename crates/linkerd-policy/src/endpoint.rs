@@ -1,12 +1,7 @@
 //! Where a request can go.
 
 use crate::{Id, Meta};
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 /// Metric labels of an endpoint, without the `dst_` prefix, in the order of their names.
 pub type Labels = BTreeMap<String, String>;

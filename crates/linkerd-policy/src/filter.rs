@@ -83,8 +83,16 @@ impl Redirect {
     /// # Errors
     /// When the result would be the original or no URI.
     pub fn location(&self, original: &Uri, matched_prefix: Option<&str>) -> Result<Uri, InvalidRedirect> {
-        let scheme = self.scheme.as_ref().or(original.scheme()).unwrap_or(&uri::Scheme::HTTP);
-        let host = self.host.as_deref().or(original.host()).ok_or(InvalidRedirect::NoAuthority)?;
+        let scheme = self
+            .scheme
+            .as_ref()
+            .or(original.scheme())
+            .unwrap_or(&uri::Scheme::HTTP);
+        let host = self
+            .host
+            .as_deref()
+            .or(original.host())
+            .ok_or(InvalidRedirect::NoAuthority)?;
         let authority = match self.target_port(original, scheme) {
             Some(port) => format!("{host}:{port}"),
             None => host.to_string(),
@@ -95,7 +103,11 @@ impl Redirect {
             .path_and_query(self.target_path(original, matched_prefix))
             .build()
             .map_err(|_| InvalidRedirect::InvalidUri)?;
-        if &location == original { Err(InvalidRedirect::Loop) } else { Ok(location) }
+        if &location == original {
+            Err(InvalidRedirect::Loop)
+        } else {
+            Ok(location)
+        }
     }
 
     /// A port that is the scheme's default is left out; so is the original's once the scheme changes.
@@ -152,11 +164,17 @@ pub struct Ratio {
 }
 
 impl Ratio {
-    pub const ALWAYS: Self = Self { numerator: 1, denominator: 1 };
+    pub const ALWAYS: Self = Self {
+        numerator: 1,
+        denominator: 1,
+    };
 
     #[must_use]
     pub fn new(numerator: u32, denominator: u32) -> Option<Self> {
-        (denominator > 0 && numerator <= denominator).then_some(Self { numerator, denominator })
+        (denominator > 0 && numerator <= denominator).then_some(Self {
+            numerator,
+            denominator,
+        })
     }
 
     /// Whether `draw`, evenly distributed over all of `u32`, falls into the share.
@@ -171,26 +189,49 @@ mod tests {
     use super::*;
 
     fn redirect() -> Redirect {
-        Redirect { scheme: None, host: None, port: None, path: None, status: StatusCode::MOVED_PERMANENTLY }
+        Redirect {
+            scheme: None,
+            host: None,
+            port: None,
+            path: None,
+            status: StatusCode::MOVED_PERMANENTLY,
+        }
     }
 
     fn to(r: &Redirect, from: &str, prefix: Option<&str>) -> Result<String, InvalidRedirect> {
-        r.location(&from.parse().unwrap(), prefix).map(|uri| uri.to_string())
+        r.location(&from.parse().unwrap(), prefix)
+            .map(|uri| uri.to_string())
     }
 
     #[test]
     fn redirects_keep_what_they_do_not_name() {
-        let https = Redirect { scheme: Some(uri::Scheme::HTTPS), ..redirect() };
-        assert_eq!(to(&https, "http://a.com:8080/x?y=1", None).unwrap(), "https://a.com/x?y=1");
-        let host = Redirect { host: Some("b.com".into()), port: Some(8080), ..redirect() };
+        let https = Redirect {
+            scheme: Some(uri::Scheme::HTTPS),
+            ..redirect()
+        };
+        assert_eq!(
+            to(&https, "http://a.com:8080/x?y=1", None).unwrap(),
+            "https://a.com/x?y=1"
+        );
+        let host = Redirect {
+            host: Some("b.com".into()),
+            port: Some(8080),
+            ..redirect()
+        };
         assert_eq!(to(&host, "http://a.com/x", None).unwrap(), "http://b.com:8080/x");
     }
 
     #[test]
     fn redirects_replace_the_matched_prefix() {
-        let r = Redirect { path: Some(PathModifier::Prefix("/new/".into())), ..redirect() };
+        let r = Redirect {
+            path: Some(PathModifier::Prefix("/new/".into())),
+            ..redirect()
+        };
         assert_eq!(to(&r, "http://a/old/x", Some("/old")).unwrap(), "http://a/new/x");
-        let root = Redirect { path: Some(PathModifier::Prefix("/".into())), ..redirect() };
+        let root = Redirect {
+            path: Some(PathModifier::Prefix("/".into())),
+            ..redirect()
+        };
         assert_eq!(to(&root, "http://a/old", Some("/old")).unwrap(), "http://a/");
     }
 

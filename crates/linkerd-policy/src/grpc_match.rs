@@ -68,8 +68,14 @@ mod tests {
 
     #[test]
     fn naming_the_method_is_more_specific() {
-        let service = GrpcMatch { service: Some("pkg.Svc".into()), ..GrpcMatch::default() };
-        let method = GrpcMatch { method: Some("Call".into()), ..service.clone() };
+        let service = GrpcMatch {
+            service: Some("pkg.Svc".into()),
+            ..GrpcMatch::default()
+        };
+        let method = GrpcMatch {
+            method: Some("Call".into()),
+            ..service.clone()
+        };
         let of = |m| score(m, &Method::POST, "/pkg.Svc/Call");
         assert!(of(&method) > of(&service));
         assert!(score(&method, &Method::POST, "/pkg.Svc/Other").is_none());

@@ -36,7 +36,9 @@ impl HostMatch {
 /// At least one label must stand before the suffix.
 fn suffix_matches(reverse_labels: &[String], host: &str) -> bool {
     let mut rest = host.split('.').rev();
-    let all = reverse_labels.iter().all(|label| rest.next().is_some_and(|have| have.eq_ignore_ascii_case(label)));
+    let all = reverse_labels
+        .iter()
+        .all(|label| rest.next().is_some_and(|have| have.eq_ignore_ascii_case(label)));
     all && rest.next().is_some_and(|label| !label.is_empty())
 }
 
@@ -103,7 +105,11 @@ mod tests {
 
     #[test]
     fn the_most_specific_wins() {
-        let hosts = [suffix(&["com"]), HostMatch::Exact("a.com".into()), suffix(&["com", "x"])];
+        let hosts = [
+            suffix(&["com"]),
+            HostMatch::Exact("a.com".into()),
+            suffix(&["com", "x"]),
+        ];
         assert_eq!(best(&hosts, Some("a.com")), Some(Some(HostScore::Exact)));
         assert_eq!(best(&hosts, Some("y.x.com")), Some(Some(HostScore::Suffix(2))));
         assert_eq!(best(&hosts, Some("org")), None);
@@ -113,6 +119,9 @@ mod tests {
 
     #[test]
     fn addresses_are_hosts_too() {
-        assert_eq!(HostMatch::Exact("[::1]".into()).score("[::1]:80"), Some(HostScore::Exact));
+        assert_eq!(
+            HostMatch::Exact("[::1]".into()).score("[::1]:80"),
+            Some(HostScore::Exact)
+        );
     }
 }

@@ -72,7 +72,9 @@ const REGEX_SIZE_LIMIT: usize = 1 << 20;
 /// # Errors
 /// When it does not compile or would be too large.
 pub fn anchored(pattern: &str) -> Result<Regex, regex::Error> {
-    regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_SIZE_LIMIT).build()
+    regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
+        .size_limit(REGEX_SIZE_LIMIT)
+        .build()
 }
 
 /// [`anchored`] for bytes, as header values are.
@@ -80,7 +82,9 @@ pub fn anchored(pattern: &str) -> Result<Regex, regex::Error> {
 /// # Errors
 /// When it does not compile or would be too large.
 pub fn anchored_bytes(pattern: &str) -> Result<bytes::Regex, regex::Error> {
-    bytes::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_SIZE_LIMIT).build()
+    bytes::RegexBuilder::new(&format!("^(?:{pattern})$"))
+        .size_limit(REGEX_SIZE_LIMIT)
+        .build()
 }
 
 impl HttpMatch {
@@ -96,7 +100,11 @@ impl HttpMatch {
         if !self.headers.iter().all(|m| m.matches(headers)) {
             return None;
         }
-        if !self.query_params.iter().all(|m| m.matches(uri.query().unwrap_or(""))) {
+        if !self
+            .query_params
+            .iter()
+            .all(|m| m.matches(uri.query().unwrap_or("")))
+        {
             return None;
         }
         Some(HttpScore {
@@ -120,14 +128,17 @@ impl PathMatch {
 
 fn prefix_matches(prefix: &str, path: &str) -> bool {
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What follows a matched path prefix; used by redirects that replace the prefix.
 #[must_use]
 pub fn after_prefix<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-    prefix_matches(prefix, path).then(|| path.get(prefix.len()..)).flatten()
+    prefix_matches(prefix, path)
+        .then(|| path.get(prefix.len()..))
+        .flatten()
 }
 
 impl HeaderMatch {
@@ -183,7 +194,11 @@ fn decoded(text: &str) -> String {
 
 fn escape(hex: Option<&[u8]>) -> Option<u8> {
     let hex = std::str::from_utf8(hex?).ok()?;
-    if hex.starts_with('+') { None } else { u8::from_str_radix(hex, 16).ok() }
+    if hex.starts_with('+') {
+        None
+    } else {
+        u8::from_str_radix(hex, 16).ok()
+    }
 }
 
 /// For choosing the first of equals: `max_by_key` keeps the last, so positions count backwards.
@@ -230,7 +245,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn path(m: PathMatch, uri: &str) -> Option<HttpScore> {
-        let m = HttpMatch { path: Some(m), ..HttpMatch::default() };
+        let m = HttpMatch {
+            path: Some(m),
+            ..HttpMatch::default()
+        };
         m.score(&Method::GET, &uri.parse().unwrap(), &HeaderMap::new())
     }
 
@@ -244,7 +262,11 @@ mod tests {
             ("/", "/anything", true),
             ("/a/b", "/a", false),
         ] {
-            assert_eq!(path(PathMatch::Prefix(prefix.into()), uri).is_some(), want, "{prefix} {uri}");
+            assert_eq!(
+                path(PathMatch::Prefix(prefix.into()), uri).is_some(),
+                want,
+                "{prefix} {uri}"
+            );
         }
     }
 
@@ -270,15 +292,24 @@ mod tests {
         headers.append("x", "1".parse().unwrap());
         headers.append("x", "2".parse().unwrap());
         let name = HeaderName::from_static("x");
-        let exact = HeaderMatch { name: name.clone(), value: HeaderValueMatch::Exact(b"2".to_vec()) };
-        let regex = HeaderMatch { name, value: HeaderValueMatch::Regex(anchored_bytes("[3-9]").unwrap()) };
+        let exact = HeaderMatch {
+            name: name.clone(),
+            value: HeaderValueMatch::Exact(b"2".to_vec()),
+        };
+        let regex = HeaderMatch {
+            name,
+            value: HeaderValueMatch::Regex(anchored_bytes("[3-9]").unwrap()),
+        };
         assert!(exact.matches(&headers));
         assert!(!regex.matches(&headers));
     }
 
     #[test]
     fn query_parameters_are_decoded() {
-        let m = QueryParamMatch { name: "a b".into(), value: StringMatch::Exact("c/d%".into()) };
+        let m = QueryParamMatch {
+            name: "a b".into(),
+            value: StringMatch::Exact("c/d%".into()),
+        };
         assert!(m.matches("x=1&a+b=c%2Fd%"));
         assert!(!m.matches("a+b=c"));
     }

@@ -38,7 +38,10 @@ impl Id {
     /// # Errors
     /// When `uri` has no scheme or is too long.
     pub fn uri(uri: &str) -> Result<Self, InvalidId> {
-        let ok = uri.len() <= MAX_URI && uri.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty());
+        let ok = uri.len() <= MAX_URI
+            && uri
+                .split_once("://")
+                .is_some_and(|(scheme, _)| !scheme.is_empty());
         if ok && uri.bytes().all(|b| b.is_ascii_graphic()) {
             Ok(Self::Uri(uri.into()))
         } else {
@@ -67,7 +70,11 @@ impl FromStr for Id {
     type Err = InvalidId;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        if s.contains("://") { Self::uri(s) } else { Self::dns(s) }
+        if s.contains("://") {
+            Self::uri(s)
+        } else {
+            Self::dns(s)
+        }
     }
 }
 
@@ -92,7 +99,9 @@ pub fn is_dns_name(name: &str) -> bool {
 fn is_dns_label(label: &str) -> bool {
     !label.is_empty()
         && label.len() <= 63
-        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && !label.starts_with('-')
         && !label.ends_with('-')
 }
@@ -115,7 +124,16 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in ["", ".", "a..b", "-a.b", "a b", "://x", &"a".repeat(64), &"a.".repeat(130)] {
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "-a.b",
+            "a b",
+            "://x",
+            &"a".repeat(64),
+            &"a.".repeat(130),
+        ] {
             assert!(bad.parse::<Id>().is_err(), "{bad}");
         }
     }

@@ -86,7 +86,13 @@ impl fmt::Display for Meta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default { name } => write!(f, "default.{name}"),
-            Self::Resource { kind, namespace, name, port, .. } => {
+            Self::Resource {
+                kind,
+                namespace,
+                name,
+                port,
+                ..
+            } => {
                 write!(f, "{kind}.{namespace}.{name}")?;
                 port.map_or(Ok(()), |port| write!(f, ":{port}"))
             }

@@ -75,7 +75,11 @@ impl RetryBudget {
     #[must_use]
     pub fn new(ttl: Duration, min_per_second: u32, ratio: f32) -> Option<Self> {
         let ttl_ok = (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&ttl);
-        (ttl_ok && (0.0..=1000.0).contains(&ratio)).then_some(Self { ttl, min_per_second, ratio })
+        (ttl_ok && (0.0..=1000.0).contains(&ratio)).then_some(Self {
+            ttl,
+            min_per_second,
+            ratio,
+        })
     }
 }
 
@@ -83,7 +87,9 @@ impl Profile {
     /// The first route whose condition holds.
     #[must_use]
     pub fn route(&self, method: &Method, uri: &Uri) -> Option<&Route> {
-        self.routes.iter().find(|route| route.condition.matches(method, uri))
+        self.routes
+            .iter()
+            .find(|route| route.condition.matches(method, uri))
     }
 
     /// Whether it says more about HTTP requests than where they go.
@@ -171,7 +177,13 @@ mod tests {
     use super::*;
 
     fn route(condition: RequestMatch) -> Route {
-        Route { condition, response_classes: vec![], labels: Arc::default(), retryable: false, timeout: None }
+        Route {
+            condition,
+            response_classes: vec![],
+            labels: Arc::default(),
+            retryable: false,
+            timeout: None,
+        }
     }
 
     #[test]
@@ -179,7 +191,10 @@ mod tests {
         let get = RequestMatch::Method(Method::GET);
         let path = RequestMatch::path("/users/[^/]*").unwrap();
         let both = route(RequestMatch::All(vec![get, path.clone()]));
-        let profile = Profile { routes: vec![both.clone(), route(path)], ..Profile::default() };
+        let profile = Profile {
+            routes: vec![both.clone(), route(path)],
+            ..Profile::default()
+        };
         let of = |method: Method, uri: &str| profile.route(&method, &uri.parse().unwrap());
         assert_eq!(of(Method::GET, "/users/1?x=y"), Some(&both));
         assert_eq!(of(Method::POST, "/users/1"), Some(&profile.routes[1]));
@@ -190,7 +205,10 @@ mod tests {
     fn response_classes_come_before_the_default() {
         let mut r = route(RequestMatch::Any(vec![]));
         assert!(r.is_failure(StatusCode::BAD_GATEWAY) && !r.is_failure(StatusCode::NOT_FOUND));
-        let class = |range, is_failure| ResponseClass { condition: ResponseMatch::Status(range), is_failure };
+        let class = |range, is_failure| ResponseClass {
+            condition: ResponseMatch::Status(range),
+            is_failure,
+        };
         r.response_classes = vec![class(404..=404, true), class(500..=599, false)];
         assert!(!r.is_failure(StatusCode::BAD_GATEWAY) && r.is_failure(StatusCode::NOT_FOUND));
     }

@@ -127,18 +127,34 @@ mod tests {
     type HttpRoute = Route<&'static str, HttpMatch, u8>;
 
     fn prefix(path: &str) -> HttpMatch {
-        HttpMatch { path: Some(PathMatch::Prefix(path.into())), ..HttpMatch::default() }
+        HttpMatch {
+            path: Some(PathMatch::Prefix(path.into())),
+            ..HttpMatch::default()
+        }
     }
 
     fn route(name: &'static str, hosts: &[&str], rules: Vec<Vec<HttpMatch>>) -> HttpRoute {
         let hosts = hosts.iter().map(|h| HostMatch::Exact((*h).into())).collect();
-        let rules = (0..).zip(rules).map(|(value, matches)| Rule { matches, value }).collect();
-        Route { hosts, rules, value: name }
+        let rules = (0..)
+            .zip(rules)
+            .map(|(value, matches)| Rule { matches, value })
+            .collect();
+        Route {
+            hosts,
+            rules,
+            value: name,
+        }
     }
 
     fn found(routes: &[HttpRoute], host: &str, path: &str) -> Option<(&'static str, u8)> {
-        find(routes, Some(host), &Method::GET, &path.parse().unwrap(), &HeaderMap::new())
-            .map(|f| (*f.route, *f.rule))
+        find(
+            routes,
+            Some(host),
+            &Method::GET,
+            &path.parse().unwrap(),
+            &HeaderMap::new(),
+        )
+        .map(|f| (*f.route, *f.rule))
     }
 
     #[test]
@@ -154,7 +170,10 @@ mod tests {
 
     #[test]
     fn of_equals_the_first_wins() {
-        let routes = [route("a", &[], vec![vec![], vec![]]), route("b", &[], vec![vec![]])];
+        let routes = [
+            route("a", &[], vec![vec![], vec![]]),
+            route("b", &[], vec![vec![]]),
+        ];
         assert_eq!(found(&routes, "h", "/"), Some(("a", 0)));
     }
 

@@ -21,7 +21,10 @@ pub struct ServerPolicy {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Protocol {
-    Detect { timeout: Duration, http: Arc<HttpServer> },
+    Detect {
+        timeout: Duration,
+        http: Arc<HttpServer>,
+    },
     Http1(Arc<HttpServer>),
     Http2(Arc<HttpServer>),
     Grpc(Arc<GrpcServer>),

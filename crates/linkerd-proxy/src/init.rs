@@ -13,9 +13,13 @@ use std::{
 enum InitError {
     #[error("{0}\nhint: see `linkerd2-proxy init --help`")]
     Usage(String),
-    #[error("`nft` is not installed: nothing was redirected\nhint: install nftables on the machine or in the image")]
+    #[error(
+        "`nft` is not installed: nothing was redirected\nhint: install nftables on the machine or in the image"
+    )]
     NoNft,
-    #[error("not permitted to change the pod's network: nothing was redirected\nhint: the init container needs the capability NET_ADMIN, and uid 0 where capabilities are not ambient\n{0}")]
+    #[error(
+        "not permitted to change the pod's network: nothing was redirected\nhint: the init container needs the capability NET_ADMIN, and uid 0 where capabilities are not ambient\n{0}"
+    )]
     NotPermitted(String),
     #[error("`nft` failed, nothing was redirected: {0}")]
     Nft(String),
@@ -34,7 +38,11 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             crate::complain(&format!("error: {error}"));
-            ExitCode::from(if matches!(error, InitError::Usage(_)) { crate::EX_USAGE } else { 1 })
+            ExitCode::from(if matches!(error, InitError::Usage(_)) {
+                crate::EX_USAGE
+            } else {
+                1
+            })
         }
     }
 }
@@ -82,7 +90,11 @@ fn apply(rules: &str) -> Result<(), InitError> {
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr).trim().to_string();
-    if message.contains("Operation not permitted") { Err(InitError::NotPermitted(message)) } else { Err(InitError::Nft(message)) }
+    if message.contains("Operation not permitted") {
+        Err(InitError::NotPermitted(message))
+    } else {
+        Err(InitError::Nft(message))
+    }
 }
 
 const CLOSE_WAIT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";

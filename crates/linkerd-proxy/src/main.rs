@@ -12,7 +12,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     process::mark_start();
-    let args: Vec<String> = env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
     match args.split_first() {
         None => sidecar(),
         Some((command, flags)) if command == "init" => init::run(flags),
@@ -21,7 +24,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some((command, _)) => {
-            complain(&format!("error: unknown command `{command}`\nusage: linkerd2-proxy [init FLAGS… | --version]"));
+            complain(&format!(
+                "error: unknown command `{command}`\nusage: linkerd2-proxy [init FLAGS… | --version]"
+            ));
             ExitCode::from(EX_USAGE)
         }
     }
@@ -29,10 +34,22 @@ fn main() -> ExitCode {
 
 fn sidecar() -> ExitCode {
     let vars: BTreeMap<String, String> = env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
         .collect();
-    let json = vars.get("LINKERD2_PROXY_LOG_FORMAT").is_some_and(|format| format.trim() == "json");
-    let log = log::init(vars.get("LINKERD2_PROXY_LOG").map(String::as_str).filter(|filter| !filter.is_empty()), json);
+    let json = vars
+        .get("LINKERD2_PROXY_LOG_FORMAT")
+        .is_some_and(|format| format.trim() == "json");
+    let log = log::init(
+        vars.get("LINKERD2_PROXY_LOG")
+            .map(String::as_str)
+            .filter(|filter| !filter.is_empty()),
+        json,
+    );
     let config = match Config::from_env(vars) {
         Ok(config) => config,
         Err(errors) => {
@@ -70,20 +87,26 @@ fn run(config: Config, log: log::LogLevel) -> Result<(), Box<dyn std::error::Err
 /// Resolves at the first SIGTERM or SIGINT; a second one ends the process at once, for those who cannot wait.
 fn terminated() -> std::io::Result<impl Future<Output = ()>> {
     // Signals are taken in a runtime of their own: the one of the proxy does not exist yet.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let _guard = runtime.enter();
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            return;
-        };
-        runtime.block_on(async {
-            either(&mut term, &mut int).await;
-            let _ = sender.send(());
-            either(&mut term, &mut int).await;
-            std::process::exit(SECOND_SIGNAL);
-        });
-    })?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let _guard = runtime.enter();
+            let (Ok(mut term), Ok(mut int)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                return;
+            };
+            runtime.block_on(async {
+                either(&mut term, &mut int).await;
+                let _ = sender.send(());
+                either(&mut term, &mut int).await;
+                std::process::exit(SECOND_SIGNAL);
+            });
+        })?;
     Ok(async move {
         if receiver.await.is_err() {
             std::future::pending::<()>().await;

@@ -3,8 +3,8 @@
 use linkerd_policy::Id;
 use linkerd_tls::{Certificate, Credentials, CredentialsStore, TrustAnchors};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, SanType,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,10 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
     }
 
     #[must_use]
@@ -44,7 +47,8 @@ impl Ca {
     /// Signs whatever a proxy asks for; `None` when the request cannot be read.
     #[must_use]
     pub fn sign(&self, request: &[u8]) -> Option<CertificateDer<'static>> {
-        let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request)).ok()?;
+        let mut request =
+            CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request)).ok()?;
         request.params.extended_key_usages = both_usages();
         Some(request.signed_by(&self.issuer).ok()?.into())
     }
@@ -73,5 +77,8 @@ impl Ca {
 }
 
 fn both_usages() -> Vec<ExtendedKeyUsagePurpose> {
-    vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+    vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ]
 }

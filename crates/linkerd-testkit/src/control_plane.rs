@@ -87,7 +87,11 @@ impl ControlPlane {
                 connections.spawn(serve(io, accepting.clone()));
             }
         });
-        Self { addr, services, tasks }
+        Self {
+            addr,
+            services,
+            tasks,
+        }
     }
 
     /// Ends it with all its connections; the answers can be had back by [`ControlPlane::start_at`].
@@ -108,8 +112,12 @@ impl Default for Services {
             identity: Arc::default(),
         };
         // As the real ones answer for addresses that are no services.
-        services.outbound.otherwise(Some(Status::not_found("no such service")));
-        services.profiles.otherwise(Some(Status::invalid_argument("not a service")));
+        services
+            .outbound
+            .otherwise(Some(Status::not_found("no such service")));
+        services
+            .profiles
+            .otherwise(Some(Status::invalid_argument("not a service")));
         services
     }
 }
@@ -160,7 +168,10 @@ impl Destination for Services {
         Ok(stream(&self.endpoints, request.into_inner().path))
     }
 
-    async fn get_profile(&self, request: Request<GetDestination>) -> Result<Response<Self::GetProfileStream>, Status> {
+    async fn get_profile(
+        &self,
+        request: Request<GetDestination>,
+    ) -> Result<Response<Self::GetProfileStream>, Status> {
         Ok(stream(&self.profiles, request.into_inner().path))
     }
 }
@@ -173,7 +184,10 @@ impl InboundServerPolicies for Services {
         Err(Status::unimplemented("proxies watch"))
     }
 
-    async fn watch_port(&self, request: Request<PortSpec>) -> Result<Response<Self::WatchPortStream>, Status> {
+    async fn watch_port(
+        &self,
+        request: Request<PortSpec>,
+    ) -> Result<Response<Self::WatchPortStream>, Status> {
         Ok(stream(&self.inbound, request.into_inner().port.to_string()))
     }
 }

@@ -1,6 +1,10 @@
 //! A fake control plane and a proxy harness for tests: real sockets and real gRPC on loopback, scripted answers.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test's set-up that fails is a failed test")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test's set-up that fails is a failed test"
+)]
 
 mod ca;
 mod control_plane;

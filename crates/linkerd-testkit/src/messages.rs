@@ -12,7 +12,10 @@ use std::{
 
 #[must_use]
 pub fn tcp_address(addr: SocketAddr) -> net::TcpAddress {
-    net::TcpAddress { ip: Some(ip_address(addr.ip())), port: addr.port().into() }
+    net::TcpAddress {
+        ip: Some(ip_address(addr.ip())),
+        port: addr.port().into(),
+    }
 }
 
 #[must_use]
@@ -42,13 +45,19 @@ pub fn socket_addr(addr: net::TcpAddress) -> SocketAddr {
 /// A plain endpoint without a proxy.
 #[must_use]
 pub fn endpoint(addr: SocketAddr) -> dst::WeightedAddr {
-    dst::WeightedAddr { addr: Some(tcp_address(addr)), weight: 10_000, ..dst::WeightedAddr::default() }
+    dst::WeightedAddr {
+        addr: Some(tcp_address(addr)),
+        weight: 10_000,
+        ..dst::WeightedAddr::default()
+    }
 }
 
 /// An endpoint whose proxy has `identity`, takes HTTP/2 and listens on `inbound_port`.
 #[must_use]
 pub fn meshed_endpoint(addr: SocketAddr, identity: &str, inbound_port: u16) -> dst::WeightedAddr {
-    let name = dst::tls_identity::DnsLikeIdentity { name: identity.into() };
+    let name = dst::tls_identity::DnsLikeIdentity {
+        name: identity.into(),
+    };
     dst::WeightedAddr {
         tls_identity: Some(dst::TlsIdentity {
             strategy: Some(dst::tls_identity::Strategy::DnsLikeIdentity(name)),
@@ -56,7 +65,9 @@ pub fn meshed_endpoint(addr: SocketAddr, identity: &str, inbound_port: u16) -> d
         }),
         protocol_hint: Some(dst::ProtocolHint {
             protocol: Some(protocol_hint::Protocol::H2(protocol_hint::H2 {})),
-            opaque_transport: Some(protocol_hint::OpaqueTransport { inbound_port: inbound_port.into() }),
+            opaque_transport: Some(protocol_hint::OpaqueTransport {
+                inbound_port: inbound_port.into(),
+            }),
         }),
         ..endpoint(addr)
     }
@@ -64,30 +75,44 @@ pub fn meshed_endpoint(addr: SocketAddr, identity: &str, inbound_port: u16) -> d
 
 #[must_use]
 pub fn add(addrs: Vec<dst::WeightedAddr>) -> dst::Update {
-    let set = dst::WeightedAddrSet { addrs, metric_labels: HashMap::new() };
-    dst::Update { update: Some(dst::update::Update::Add(set)) }
+    let set = dst::WeightedAddrSet {
+        addrs,
+        metric_labels: HashMap::new(),
+    };
+    dst::Update {
+        update: Some(dst::update::Update::Add(set)),
+    }
 }
 
 #[must_use]
 pub fn remove(addrs: &[SocketAddr]) -> dst::Update {
     let addrs = addrs.iter().copied().map(tcp_address).collect();
-    dst::Update { update: Some(dst::update::Update::Remove(dst::AddrSet { addrs })) }
+    dst::Update {
+        update: Some(dst::update::Update::Remove(dst::AddrSet { addrs })),
+    }
 }
 
 #[must_use]
 pub fn no_endpoints(exists: bool) -> dst::Update {
-    dst::Update { update: Some(dst::update::Update::NoEndpoints(dst::NoEndpoints { exists })) }
+    dst::Update {
+        update: Some(dst::update::Update::NoEndpoints(dst::NoEndpoints { exists })),
+    }
 }
 
 /// A profile that says only what the service is called.
 #[must_use]
 pub fn profile(name: &str) -> dst::DestinationProfile {
-    dst::DestinationProfile { fully_qualified_name: name.into(), ..dst::DestinationProfile::default() }
+    dst::DestinationProfile {
+        fully_qualified_name: name.into(),
+        ..dst::DestinationProfile::default()
+    }
 }
 
 #[must_use]
 pub fn default_meta(name: &str) -> meta::Metadata {
-    meta::Metadata { kind: Some(meta::metadata::Kind::Default(name.into())) }
+    meta::Metadata {
+        kind: Some(meta::metadata::Kind::Default(name.into())),
+    }
 }
 
 #[must_use]
@@ -100,7 +125,9 @@ pub fn service_meta(namespace: &str, name: &str, port: u16) -> meta::Metadata {
         section: String::new(),
         port: port.into(),
     };
-    meta::Metadata { kind: Some(meta::metadata::Kind::Resource(resource)) }
+    meta::Metadata {
+        kind: Some(meta::metadata::Kind::Resource(resource)),
+    }
 }
 
 /// Everybody, without TLS.
@@ -114,16 +141,28 @@ pub fn all_unauthenticated() -> inbound::Authz {
 #[must_use]
 pub fn identities(names: &[&str]) -> inbound::Authz {
     use inbound::authn::{Permit, PermitMeshTls, permit_mesh_tls};
-    let identities = names.iter().map(|name| inbound::Identity { name: (*name).into() }).collect();
-    let clients = permit_mesh_tls::PermitClientIdentities { identities, suffixes: Vec::new() };
+    let identities = names
+        .iter()
+        .map(|name| inbound::Identity { name: (*name).into() })
+        .collect();
+    let clients = permit_mesh_tls::PermitClientIdentities {
+        identities,
+        suffixes: Vec::new(),
+    };
     let clients = Some(permit_mesh_tls::Clients::Identities(clients));
     authz(Permit::MeshTls(PermitMeshTls { clients }), "identities")
 }
 
 fn authz(permit: inbound::authn::Permit, name: &str) -> inbound::Authz {
-    let everywhere = net::IpNetwork { ip: Some(ip_address(Ipv4Addr::UNSPECIFIED.into())), prefix_len: 0 };
+    let everywhere = net::IpNetwork {
+        ip: Some(ip_address(Ipv4Addr::UNSPECIFIED.into())),
+        prefix_len: 0,
+    };
     inbound::Authz {
-        networks: vec![inbound::Network { net: Some(everywhere), except: Vec::new() }],
+        networks: vec![inbound::Network {
+            net: Some(everywhere),
+            except: Vec::new(),
+        }],
         authentication: Some(inbound::Authn { permit: Some(permit) }),
         labels: HashMap::new(),
         metadata: Some(default_meta(name)),
@@ -133,19 +172,29 @@ fn authz(permit: inbound::authn::Permit, name: &str) -> inbound::Authz {
 /// A server with a default route.
 #[must_use]
 pub fn server(kind: inbound::proxy_protocol::Kind, authorizations: Vec<inbound::Authz>) -> inbound::Server {
-    let labels = [("group", "policy.linkerd.io"), ("kind", "server"), ("name", "test")];
+    let labels = [
+        ("group", "policy.linkerd.io"),
+        ("kind", "server"),
+        ("name", "test"),
+    ];
     inbound::Server {
         protocol: Some(inbound::ProxyProtocol { kind: Some(kind) }),
         server_ips: Vec::new(),
         authorizations,
-        labels: labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        labels: labels
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
     }
 }
 
 #[must_use]
 pub fn inbound_detect() -> inbound::proxy_protocol::Kind {
     inbound::proxy_protocol::Kind::Detect(inbound::proxy_protocol::Detect {
-        timeout: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
+        timeout: Some(prost_types::Duration {
+            seconds: 10,
+            nanos: 0,
+        }),
         http_routes: vec![inbound_route()],
         http_local_rate_limit: None,
     })
@@ -157,14 +206,20 @@ pub fn inbound_route() -> inbound::HttpRoute {
         metadata: Some(default_meta("default")),
         hosts: Vec::new(),
         authorizations: Vec::new(),
-        rules: vec![inbound::http_route::Rule { matches: vec![prefix("/")], filters: Vec::new() }],
+        rules: vec![inbound::http_route::Rule {
+            matches: vec![prefix("/")],
+            filters: Vec::new(),
+        }],
     }
 }
 
 #[must_use]
 pub fn prefix(path: &str) -> http_route::HttpRouteMatch {
     let kind = Some(http_route::path_match::Kind::Prefix(path.into()));
-    http_route::HttpRouteMatch { path: Some(http_route::PathMatch { kind }), ..http_route::HttpRouteMatch::default() }
+    http_route::HttpRouteMatch {
+        path: Some(http_route::PathMatch { kind }),
+        ..http_route::HttpRouteMatch::default()
+    }
 }
 
 /// A service whose requests are balanced over the endpoints of `authority`.
@@ -186,13 +241,17 @@ pub fn forwarded(endpoint: dst::WeightedAddr) -> outbound::OutboundPolicy {
 #[must_use]
 pub fn balancer(authority: &str) -> outbound::Backend {
     use outbound::backend::{BalanceP2c, EndpointDiscovery, Kind, balance_p2c, endpoint_discovery};
-    let dst = endpoint_discovery::DestinationGet { path: authority.into() };
+    let dst = endpoint_discovery::DestinationGet {
+        path: authority.into(),
+    };
     let ewma = balance_p2c::PeakEwma {
         default_rtt: Some(Duration::from_millis(30).try_into().unwrap()),
         decay: Some(Duration::from_secs(10).try_into().unwrap()),
     };
     let balancer = BalanceP2c {
-        discovery: Some(EndpointDiscovery { kind: Some(endpoint_discovery::Kind::Dst(dst)) }),
+        discovery: Some(EndpointDiscovery {
+            kind: Some(endpoint_discovery::Kind::Dst(dst)),
+        }),
         load: Some(balance_p2c::Load::PeakEwma(ewma)),
     };
     let (name, port) = authority.rsplit_once(':').unwrap();
@@ -209,13 +268,23 @@ fn policy(backend: outbound::Backend) -> outbound::OutboundPolicy {
     let http_routes = || vec![outbound_route(backend.clone())];
     let detect = outbound::proxy_protocol::Detect {
         timeout: None,
-        opaque: Some(outbound::proxy_protocol::Opaque { routes: vec![opaque_route(backend.clone())] }),
-        http1: Some(outbound::proxy_protocol::Http1 { routes: http_routes(), failure_accrual: None }),
-        http2: Some(outbound::proxy_protocol::Http2 { routes: http_routes(), failure_accrual: None }),
+        opaque: Some(outbound::proxy_protocol::Opaque {
+            routes: vec![opaque_route(backend.clone())],
+        }),
+        http1: Some(outbound::proxy_protocol::Http1 {
+            routes: http_routes(),
+            failure_accrual: None,
+        }),
+        http2: Some(outbound::proxy_protocol::Http2 {
+            routes: http_routes(),
+            failure_accrual: None,
+        }),
     };
     outbound::OutboundPolicy {
         metadata: backend.metadata.clone(),
-        protocol: Some(outbound::ProxyProtocol { kind: Some(outbound::proxy_protocol::Kind::Detect(detect)) }),
+        protocol: Some(outbound::ProxyProtocol {
+            kind: Some(outbound::proxy_protocol::Kind::Detect(detect)),
+        }),
     }
 }
 
@@ -223,25 +292,45 @@ fn policy(backend: outbound::Backend) -> outbound::OutboundPolicy {
 #[must_use]
 pub fn outbound_route(backend: outbound::Backend) -> outbound::HttpRoute {
     use outbound::http_route::{Distribution, RouteBackend, Rule, distribution};
-    let backend = RouteBackend { backend: Some(backend), ..RouteBackend::default() };
+    let backend = RouteBackend {
+        backend: Some(backend),
+        ..RouteBackend::default()
+    };
     let kind = distribution::Kind::FirstAvailable(distribution_first(backend));
     let rule = Rule {
         matches: vec![prefix("/")],
         backends: Some(Distribution { kind: Some(kind) }),
         ..Rule::default()
     };
-    outbound::HttpRoute { metadata: Some(default_meta("http")), hosts: Vec::new(), rules: vec![rule] }
+    outbound::HttpRoute {
+        metadata: Some(default_meta("http")),
+        hosts: Vec::new(),
+        rules: vec![rule],
+    }
 }
 
-fn distribution_first(backend: outbound::http_route::RouteBackend) -> outbound::http_route::distribution::FirstAvailable {
-    outbound::http_route::distribution::FirstAvailable { backends: vec![backend] }
+fn distribution_first(
+    backend: outbound::http_route::RouteBackend,
+) -> outbound::http_route::distribution::FirstAvailable {
+    outbound::http_route::distribution::FirstAvailable {
+        backends: vec![backend],
+    }
 }
 
 #[must_use]
 pub fn opaque_route(backend: outbound::Backend) -> outbound::OpaqueRoute {
     use outbound::opaque_route::{Distribution, RouteBackend, Rule, distribution};
-    let backends = vec![RouteBackend { backend: Some(backend), filters: Vec::new() }];
+    let backends = vec![RouteBackend {
+        backend: Some(backend),
+        filters: Vec::new(),
+    }];
     let kind = distribution::Kind::FirstAvailable(distribution::FirstAvailable { backends });
-    let rule = Rule { backends: Some(Distribution { kind: Some(kind) }), filters: Vec::new() };
-    outbound::OpaqueRoute { metadata: Some(default_meta("opaque")), rules: vec![rule] }
+    let rule = Rule {
+        backends: Some(Distribution { kind: Some(kind) }),
+        filters: Vec::new(),
+    };
+    outbound::OpaqueRoute {
+        metadata: Some(default_meta("opaque")),
+        rules: vec![rule],
+    }
 }

@@ -80,8 +80,18 @@ impl ProxyBuilder {
         let directory = Workspace::new();
         let token = directory.path().join("token");
         fs::write(&token, "token").unwrap();
-        let mut this = Self { vars: BTreeMap::new(), inbound_dst: None, outbound_dst: None, directory };
-        for listener in ["ADMIN_LISTEN_ADDR", "INBOUND_LISTEN_ADDR", "OUTBOUND_LISTEN_ADDR", "CONTROL_LISTEN_ADDR"] {
+        let mut this = Self {
+            vars: BTreeMap::new(),
+            inbound_dst: None,
+            outbound_dst: None,
+            directory,
+        };
+        for listener in [
+            "ADMIN_LISTEN_ADDR",
+            "INBOUND_LISTEN_ADDR",
+            "OUTBOUND_LISTEN_ADDR",
+            "CONTROL_LISTEN_ADDR",
+        ] {
             this = this.env(listener, "127.0.0.1:0");
         }
         for service in ["IDENTITY", "DESTINATION", "POLICY"] {
@@ -144,7 +154,12 @@ impl ProxyBuilder {
             })
         };
         let thread = thread::Builder::new().name("proxy".into()).spawn(run).unwrap();
-        Proxy { bound, stop: Some(stop), thread: Some(thread), directory: self.directory }
+        Proxy {
+            bound,
+            stop: Some(stop),
+            thread: Some(thread),
+            directory: self.directory,
+        }
     }
 }
 
@@ -155,7 +170,11 @@ impl Proxy {
     /// When it is not within some seconds.
     pub async fn ready(&self) {
         for _ in 0..200 {
-            if self.admin("/ready").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            if self
+                .admin("/ready")
+                .await
+                .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
@@ -188,7 +207,10 @@ impl Proxy {
     /// When the admin server does not answer.
     pub async fn metrics(&self, family: &str) -> Vec<String> {
         let all = self.admin("/metrics").await.expect("metrics");
-        all.lines().filter(|line| line.starts_with(family)).map(Into::into).collect()
+        all.lines()
+            .filter(|line| line.starts_with(family))
+            .map(Into::into)
+            .collect()
     }
 
     #[must_use]
@@ -216,7 +238,9 @@ impl Proxy {
     /// When the proxy panicked or failed.
     pub async fn ended(mut self) {
         let thread = self.thread.take().unwrap();
-        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap())
+            .await
+            .unwrap();
     }
 }
 

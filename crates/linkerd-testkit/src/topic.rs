@@ -33,14 +33,21 @@ impl<M> Clone for Topic<M> {
 
 impl<M> Default for Topic<M> {
     fn default() -> Self {
-        let inner = Inner { keys: HashMap::new(), otherwise: None };
+        let inner = Inner {
+            keys: HashMap::new(),
+            otherwise: None,
+        };
         Self(Arc::new(Mutex::new(inner)), watch::Sender::new(0))
     }
 }
 
 impl<M> Default for Key<M> {
     fn default() -> Self {
-        Self { opening: Vec::new(), streams: Vec::new(), opened: 0 }
+        Self {
+            opening: Vec::new(),
+            streams: Vec::new(),
+            opened: 0,
+        }
     }
 }
 
@@ -73,7 +80,8 @@ impl<M: Clone + Send + 'static> Topic<M> {
     pub fn send(&self, key: &str, message: M) {
         let mut inner = self.0.lock();
         if let Some(key) = inner.keys.get_mut(key) {
-            key.streams.retain(|stream| stream.send(Ok(message.clone())).is_ok());
+            key.streams
+                .retain(|stream| stream.send(Ok(message.clone())).is_ok());
         }
     }
 

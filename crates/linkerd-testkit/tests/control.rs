@@ -25,10 +25,15 @@ impl Rig {
 
     async fn start_with(configure: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Self {
         let plane = ControlPlane::start().await;
-        let builder = configure(ProxyBuilder::new("a.test", &plane).env("OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "100ms"));
+        let builder =
+            configure(ProxyBuilder::new("a.test", &plane).env("OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "100ms"));
         let store = CredentialsStore::new(Id::dns("a.test").unwrap(), "a.test".into());
         let control = Control::spawn(builder.config().control, store, &Handle::current());
-        Self { plane, control, _builder: builder }
+        Self {
+            plane,
+            control,
+            _builder: builder,
+        }
     }
 
     fn endpoints(&self) -> watch::Receiver<Option<Arc<EndpointSet>>> {
@@ -41,7 +46,10 @@ fn addr(last: u8) -> SocketAddr {
 }
 
 async fn until<T>(receiver: &mut watch::Receiver<T>, holds: impl FnMut(&T) -> bool) {
-    time::timeout(Duration::from_secs(5), receiver.wait_for(holds)).await.expect("in time").expect("the feed lives");
+    time::timeout(Duration::from_secs(5), receiver.wait_for(holds))
+        .await
+        .expect("in time")
+        .expect("the feed lives");
 }
 
 fn is(set: Option<&Arc<EndpointSet>>, all: &[u8]) -> bool {
@@ -80,7 +88,11 @@ async fn a_stream_that_comes_back_replaces_the_set() {
 
 #[tokio::test]
 async fn an_outage_changes_nothing_that_is_known() {
-    let Rig { plane, control, _builder } = Rig::start().await;
+    let Rig {
+        plane,
+        control,
+        _builder,
+    } = Rig::start().await;
     plane.services.endpoints.set(AUTHORITY, added(&[1]));
     let mut endpoints = control.endpoints(&AUTHORITY.into());
     until(&mut endpoints, |set| is(set.as_ref(), &[1])).await;
@@ -108,12 +120,18 @@ async fn what_nobody_uses_is_forgotten() {
 async fn profiles_are_asked_for_within_their_networks() {
     let rig = Rig::start().await;
     let (inside, outside) = ("10.0.0.1:80", "192.0.2.1:80");
-    rig.plane.services.profiles.set(inside, messages::profile("web.ns.svc.cluster.local"));
+    rig.plane
+        .services
+        .profiles
+        .set(inside, messages::profile("web.ns.svc.cluster.local"));
     let mut known = rig.control.profile(Target::Addr(inside.parse().unwrap()));
     let named = |profile: &linkerd_policy::Profile| profile.logical.as_deref() == Some(AUTHORITY);
     until(&mut known, |profile| profile.as_deref().is_some_and(named)).await;
     let unknown = rig.control.profile(Target::Addr(outside.parse().unwrap()));
-    assert_eq!(unknown.borrow().as_deref(), Some(&linkerd_policy::Profile::default()));
+    assert_eq!(
+        unknown.borrow().as_deref(),
+        Some(&linkerd_policy::Profile::default())
+    );
     assert_eq!(rig.plane.services.profiles.opened(outside), 0);
 }
 
@@ -122,11 +140,20 @@ async fn an_address_without_policy_is_told() {
     let rig = Rig::start().await;
     let target = Target::Addr("10.0.0.1:80".parse().unwrap());
     let mut policy = rig.control.outbound_policy(target);
-    until(&mut policy, |answer| matches!(answer, Some(PolicyAnswer::NotFound))).await;
+    until(&mut policy, |answer| {
+        matches!(answer, Some(PolicyAnswer::NotFound))
+    })
+    .await;
     let service = Target::Addr("10.0.0.2:80".parse().unwrap());
-    rig.plane.services.outbound.set("10.0.0.2:80", messages::balanced(AUTHORITY));
+    rig.plane
+        .services
+        .outbound
+        .set("10.0.0.2:80", messages::balanced(AUTHORITY));
     let mut policy = rig.control.outbound_policy(service);
-    until(&mut policy, |answer| matches!(answer, Some(PolicyAnswer::Policy(_)))).await;
+    until(&mut policy, |answer| {
+        matches!(answer, Some(PolicyAnswer::Policy(_)))
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -144,7 +171,11 @@ async fn a_silent_stream_is_opened_again() {
     let rig = Rig::start_with(|builder| builder).await;
     let topic = &rig.plane.services.endpoints;
     let _endpoints = rig.endpoints();
-    time::timeout(Duration::from_secs(5), topic.wait_opened(AUTHORITY, 1)).await.unwrap();
+    time::timeout(Duration::from_secs(5), topic.wait_opened(AUTHORITY, 1))
+        .await
+        .unwrap();
     topic.close(AUTHORITY);
-    time::timeout(Duration::from_secs(5), topic.wait_opened(AUTHORITY, 2)).await.unwrap();
+    time::timeout(Duration::from_secs(5), topic.wait_opened(AUTHORITY, 2))
+        .await
+        .unwrap();
 }

@@ -36,12 +36,21 @@ async fn it_is_ready_once_certified_and_not_before() {
 async fn each_renewal_has_a_new_key() {
     let plane = ControlPlane::start().await;
     plane.services.identity.lock().lifetime = Some(Duration::from_secs(1));
-    let proxy = ProxyBuilder::new("a.test", &plane).env("IDENTITY_MIN_REFRESH", "50ms").start();
+    let proxy = ProxyBuilder::new("a.test", &plane)
+        .env("IDENTITY_MIN_REFRESH", "50ms")
+        .start();
     eventually(async || plane.services.identity.lock().requests.len() >= 3).await;
     let requests = plane.services.identity.lock().requests.clone();
-    let keys: HashSet<_> = requests.iter().map(|request| &request.certificate_signing_request).collect();
+    let keys: HashSet<_> = requests
+        .iter()
+        .map(|request| &request.certificate_signing_request)
+        .collect();
     assert_eq!(keys.len(), requests.len());
-    assert!(requests.iter().all(|request| request.identity == "a.test" && request.token == b"token"));
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.identity == "a.test" && request.token == b"token")
+    );
     proxy.stopped().await;
 }
 
@@ -66,15 +75,34 @@ async fn the_admin_server_answers() {
     let proxy = ProxyBuilder::new("a.test", &plane).start();
     proxy.ready().await;
     let metrics = proxy.admin("/metrics").await.unwrap();
-    for family in ["process_start_time_seconds", "control_identity_cert_expiration_timestamp_seconds", "proxy_build_info"] {
+    for family in [
+        "process_start_time_seconds",
+        "control_identity_cert_expiration_timestamp_seconds",
+        "proxy_build_info",
+    ] {
         assert!(metrics.contains(family), "{family}");
     }
     assert!(metrics.ends_with("# EOF\n"));
-    let environment = proxy.admin("/env.json?LINKERD2_PROXY_IDENTITY_LOCAL_NAME").await.unwrap();
-    assert!(environment.ends_with(r#"{"LINKERD2_PROXY_IDENTITY_LOCAL_NAME":"a.test"}"#), "{environment}");
-    assert!(proxy.admin("/discovery.json").await.unwrap().contains(r#""certified":true"#));
+    let environment = proxy
+        .admin("/env.json?LINKERD2_PROXY_IDENTITY_LOCAL_NAME")
+        .await
+        .unwrap();
+    assert!(
+        environment.ends_with(r#"{"LINKERD2_PROXY_IDENTITY_LOCAL_NAME":"a.test"}"#),
+        "{environment}"
+    );
+    assert!(
+        proxy
+            .admin("/discovery.json")
+            .await
+            .unwrap()
+            .contains(r#""certified":true"#)
+    );
     assert!(proxy.admin("/nothing").await.unwrap().starts_with("HTTP/1.1 404"));
-    let shutdown = proxy.admin_raw("POST /shutdown HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let shutdown = proxy
+        .admin_raw("POST /shutdown HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     assert!(shutdown.contains("shutdown endpoint is not enabled"));
 }
 
@@ -83,17 +111,28 @@ async fn the_admin_port_has_a_policy() {
     let plane = ControlPlane::start().await;
     let proxy = ProxyBuilder::new("a.test", &plane).start();
     proxy.ready().await;
-    let nobody = messages::server(messages::inbound_detect(), vec![messages::identities(&["b.test"])]);
-    plane.services.inbound.set(proxy.bound.admin.port().to_string(), nobody);
+    let nobody = messages::server(
+        messages::inbound_detect(),
+        vec![messages::identities(&["b.test"])],
+    );
+    plane
+        .services
+        .inbound
+        .set(proxy.bound.admin.port().to_string(), nobody);
     eventually(async || proxy.admin("/live").await.unwrap().starts_with("HTTP/1.1 403")).await;
 }
 
 #[tokio::test]
 async fn it_ends_when_asked_by_the_admin_server() {
     let plane = ControlPlane::start().await;
-    let proxy = ProxyBuilder::new("a.test", &plane).env("SHUTDOWN_ENDPOINT_ENABLED", "true").start();
+    let proxy = ProxyBuilder::new("a.test", &plane)
+        .env("SHUTDOWN_ENDPOINT_ENABLED", "true")
+        .start();
     proxy.ready().await;
-    proxy.admin_raw("POST /shutdown HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    proxy
+        .admin_raw("POST /shutdown HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let outbound = proxy.bound.outbound;
     proxy.ended().await;
     assert!(TcpStream::connect(outbound).await.is_err());

@@ -29,12 +29,17 @@ impl TrustAnchors {
         let mut roots = RootCertStore::empty();
         for (index, der) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
             let der = der.map_err(|_| InvalidAnchors::Pem)?;
-            roots.add(der).map_err(|error| InvalidAnchors::Certificate(index + 1, error))?;
+            roots
+                .add(der)
+                .map_err(|error| InvalidAnchors::Certificate(index + 1, error))?;
         }
         if roots.is_empty() {
             return Err(InvalidAnchors::Empty);
         }
-        Ok(Self { roots: Arc::new(roots), pem: pem.into() })
+        Ok(Self {
+            roots: Arc::new(roots),
+            pem: pem.into(),
+        })
     }
 
     #[must_use]
@@ -61,6 +66,9 @@ mod tests {
     fn a_bundle_needs_a_certificate() {
         assert_eq!(TrustAnchors::from_pem("").unwrap_err(), InvalidAnchors::Empty);
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(matches!(TrustAnchors::from_pem(broken), Err(InvalidAnchors::Certificate(1, _))));
+        assert!(matches!(
+            TrustAnchors::from_pem(broken),
+            Err(InvalidAnchors::Certificate(1, _))
+        ));
     }
 }

@@ -55,13 +55,21 @@ fn handshake(mut bytes: &[u8]) -> Result<Vec<u8>, Stop> {
 }
 
 fn message_len(fragments: &[u8]) -> Result<Option<usize>, Stop> {
-    let Some(&kind) = fragments.first() else { return Ok(None) };
+    let Some(&kind) = fragments.first() else {
+        return Ok(None);
+    };
     if kind != MESSAGE_CLIENT_HELLO {
         return Err(Stop::NotTls);
     }
-    let Some(&[_, a, b, c]) = fragments.get(..4) else { return Ok(None) };
+    let Some(&[_, a, b, c]) = fragments.get(..4) else {
+        return Ok(None);
+    };
     let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-    if len > MAX_HELLO { Err(Stop::NotTls) } else { Ok(Some(len)) }
+    if len > MAX_HELLO {
+        Err(Stop::NotTls)
+    } else {
+        Ok(Some(len))
+    }
 }
 
 /// A record's payload (as much as is there) and what follows it.
@@ -73,13 +81,19 @@ fn record(bytes: &[u8]) -> Result<(&[u8], &[u8]), Stop> {
             Some(_) => {}
         }
     }
-    let Some(&[_, _, _, high, low]) = bytes.get(..5) else { return Err(Stop::Incomplete) };
+    let Some(&[_, _, _, high, low]) = bytes.get(..5) else {
+        return Err(Stop::Incomplete);
+    };
     let len = usize::from(high) << 8 | usize::from(low);
     if len == 0 || len > MAX_RECORD {
         return Err(Stop::NotTls);
     }
     let rest = bytes.get(5..).unwrap_or_default();
-    if rest.is_empty() { Err(Stop::Incomplete) } else { Ok(rest.split_at(len.min(rest.len()))) }
+    if rest.is_empty() {
+        Err(Stop::Incomplete)
+    } else {
+        Ok(rest.split_at(len.min(rest.len())))
+    }
 }
 
 fn server_name(hello: &[u8]) -> Result<Option<String>, Stop> {
@@ -129,7 +143,10 @@ impl<'a> Fields<'a> {
     }
 
     fn u16(&mut self) -> Result<u16, Stop> {
-        self.take(2)?.try_into().map(u16::from_be_bytes).map_err(|_| Stop::NotTls)
+        self.take(2)?
+            .try_into()
+            .map(u16::from_be_bytes)
+            .map_err(|_| Stop::NotTls)
     }
 
     fn vector8(&mut self) -> Result<&'a [u8], Stop> {
@@ -164,7 +181,9 @@ mod tests {
     }
 
     fn complete(sni: Option<&str>) -> ClientHello {
-        ClientHello::Complete { sni: sni.map(Into::into) }
+        ClientHello::Complete {
+            sni: sni.map(Into::into),
+        }
     }
 
     /// The same message in records of at most `size` bytes.
@@ -178,7 +197,10 @@ mod tests {
 
     #[test]
     fn the_server_name_is_read() {
-        assert_eq!(ClientHello::parse(&hello("web.ns.svc")), complete(Some("web.ns.svc")));
+        assert_eq!(
+            ClientHello::parse(&hello("web.ns.svc")),
+            complete(Some("web.ns.svc"))
+        );
     }
 
     #[test]
@@ -189,7 +211,11 @@ mod tests {
     #[test]
     fn fragments_are_put_together() {
         for size in [1, 3, 4, 5, 100] {
-            assert_eq!(ClientHello::parse(&fragmented(&hello("a.b"), size)), complete(Some("a.b")), "{size}");
+            assert_eq!(
+                ClientHello::parse(&fragmented(&hello("a.b"), size)),
+                complete(Some("a.b")),
+                "{size}"
+            );
         }
     }
 
@@ -197,21 +223,34 @@ mod tests {
     fn every_beginning_is_incomplete() {
         for bytes in [hello("a.b"), fragmented(&hello("a.b"), 50)] {
             for len in 0..bytes.len() {
-                assert_eq!(ClientHello::parse(&bytes[..len]), ClientHello::Incomplete, "{len}");
+                assert_eq!(
+                    ClientHello::parse(&bytes[..len]),
+                    ClientHello::Incomplete,
+                    "{len}"
+                );
             }
         }
     }
 
     #[test]
     fn other_protocols_are_told_from_their_first_bytes() {
-        for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"P", b"\x16\x02", b"\x16\x03\x01\x00\x04\x02", b"\x16\x03\x01\xff\xff\x01"] {
+        for bytes in [
+            &b"GET / HTTP/1.1\r\n"[..],
+            b"P",
+            b"\x16\x02",
+            b"\x16\x03\x01\x00\x04\x02",
+            b"\x16\x03\x01\xff\xff\x01",
+        ] {
             assert_eq!(ClientHello::parse(bytes), ClientHello::NotTls, "{bytes:?}");
         }
     }
 
     #[test]
     fn a_message_that_is_too_long_is_not_waited_for() {
-        assert_eq!(ClientHello::parse(b"\x16\x03\x01\x00\x04\x01\xff\xff\xff"), ClientHello::NotTls);
+        assert_eq!(
+            ClientHello::parse(b"\x16\x03\x01\x00\x04\x01\xff\xff\xff"),
+            ClientHello::NotTls
+        );
     }
 
     proptest! {

@@ -1,6 +1,10 @@
 //! The proxy's certificate and trust anchors, and the handshakes made with them.
 
-use crate::{TrustAnchors, names::first_name, verify::{VerifyId, verify_leaf}};
+use crate::{
+    TrustAnchors,
+    names::first_name,
+    verify::{VerifyId, verify_leaf},
+};
 use linkerd_policy::{Id, endpoint::EndpointTls};
 use linkerd_transport::header;
 use rustls::{
@@ -96,12 +100,22 @@ impl CredentialsStore {
     #[must_use]
     pub fn new(local_id: Id, server_name: Arc<str>) -> Self {
         let (current, _) = watch::channel(None);
-        Self { names: Arc::new(Names { local_id, server_name }), current, provider: Arc::new(provider()) }
+        Self {
+            names: Arc::new(Names {
+                local_id,
+                server_name,
+            }),
+            current,
+            provider: Arc::new(provider()),
+        }
     }
 
     #[must_use]
     pub fn credentials(&self) -> Credentials {
-        Credentials { names: self.names.clone(), current: self.current.subscribe() }
+        Credentials {
+            names: self.names.clone(),
+            current: self.current.subscribe(),
+        }
     }
 
     /// Verifies the certificate as a peer would, then uses it for all later handshakes.
@@ -140,9 +154,20 @@ impl Current {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, InvalidCertificate> {
         let (leaf, intermediates) = certificate.chain.split_first().ok_or(InvalidCertificate::Empty)?;
-        verify_leaf(anchors.roots(), provider, leaf, intermediates, local_id, UnixTime::now())
-            .map_err(InvalidCertificate::Leaf)?;
-        let Certificate { chain, key, valid_until } = certificate;
+        verify_leaf(
+            anchors.roots(),
+            provider,
+            leaf,
+            intermediates,
+            local_id,
+            UnixTime::now(),
+        )
+        .map_err(InvalidCertificate::Leaf)?;
+        let Certificate {
+            chain,
+            key,
+            valid_until,
+        } = certificate;
         CertifiedKey::from_der(chain.clone(), key.clone_key(), provider).map_err(InvalidCertificate::Key)?;
         let client = client_builder(provider, &anchors, local_id.clone())
             .and_then(|builder| builder.with_client_auth_cert(chain.clone(), key.clone_key()))
@@ -200,7 +225,10 @@ impl Credentials {
     /// The anchors that peers are verified against.
     #[must_use]
     pub fn anchors(&self) -> Option<TrustAnchors> {
-        self.current.borrow().as_ref().map(|current| current.anchors.clone())
+        self.current
+            .borrow()
+            .as_ref()
+            .map(|current| current.anchors.clone())
     }
 
     /// Waits for the first certificate.
@@ -225,9 +253,15 @@ impl Credentials {
     ) -> Result<(ServerStream<I>, Option<Id>, bool), TlsError> {
         let current = self.current()?;
         let config = if direct { &current.direct } else { &current.server };
-        let stream = TlsAcceptor::from(config.clone()).accept(io).await.map_err(TlsError::from_io)?;
+        let stream = TlsAcceptor::from(config.clone())
+            .accept(io)
+            .await
+            .map_err(TlsError::from_io)?;
         let session = stream.get_ref().1;
-        let client_id = session.peer_certificates().and_then(<[_]>::first).and_then(first_name);
+        let client_id = session
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .and_then(first_name);
         let header = session.alpn_protocol() == Some(header::ALPN);
         Ok((stream, client_id, header))
     }
@@ -271,7 +305,10 @@ async fn handshake_client<I: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<ClientStream<I>, TlsError> {
     let name = ServerName::try_from(server.server_name.to_string())
         .map_err(|_| TlsError::ServerName(server.server_name.clone()))?;
-    TlsConnector::from(Arc::new(config)).connect(name, io).await.map_err(TlsError::from_io)
+    TlsConnector::from(Arc::new(config))
+        .connect(name, io)
+        .await
+        .map_err(TlsError::from_io)
 }
 
 type ClientBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
@@ -281,7 +318,11 @@ fn client_builder(
     anchors: &TrustAnchors,
     expected: Id,
 ) -> Result<ClientBuilder, rustls::Error> {
-    let verifier = VerifyId { roots: anchors.roots().clone(), expected, provider: provider.clone() };
+    let verifier = VerifyId {
+        roots: anchors.roots().clone(),
+        expected,
+        provider: provider.clone(),
+    };
     Ok(ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -317,9 +358,15 @@ fn server_config(
 
 /// TLS 1.3 with AES-128 first: it is the fastest with hardware support, and enough (RFC 8446, 9.1).
 fn provider() -> CryptoProvider {
-    use ring::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
+    use ring::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
     CryptoProvider {
-        cipher_suites: vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256],
+        cipher_suites: vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+        ],
         ..ring::default_provider()
     }
 }

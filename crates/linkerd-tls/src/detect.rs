@@ -8,7 +8,9 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detected {
-    Tls { sni: Option<String> },
+    Tls {
+        sni: Option<String>,
+    },
     NotTls,
     /// The client closed without having sent a byte.
     Closed,

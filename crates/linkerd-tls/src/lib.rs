@@ -12,7 +12,9 @@ mod verify;
 pub use self::{
     anchors::{InvalidAnchors, TrustAnchors},
     client_hello::ClientHello,
-    credentials::{Certificate, ClientStream, Credentials, CredentialsStore, InvalidCertificate, ServerStream, TlsError},
+    credentials::{
+        Certificate, ClientStream, Credentials, CredentialsStore, InvalidCertificate, ServerStream, TlsError,
+    },
     detect::{Detected, detect},
     names::{first_name, names},
     reason::{ClientTls, NoClientTls, NoServerTls, ServerTls},

@@ -7,8 +7,12 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 /// The DNS and URI subject alternative names, in the certificate's order; others, and invalid ones, are left out.
 #[must_use]
 pub fn names(certificate: &CertificateDer<'_>) -> Vec<Id> {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
-    let Ok(Some(extension)) = parsed.subject_alternative_name() else { return Vec::new() };
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let Ok(Some(extension)) = parsed.subject_alternative_name() else {
+        return Vec::new();
+    };
     extension.value.general_names.iter().filter_map(id).collect()
 }
 

@@ -7,9 +7,13 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerTls {
     /// Terminated here; the identity is that of a certificate verified against the trust anchors.
-    Terminated { client_id: Option<Id> },
+    Terminated {
+        client_id: Option<Id>,
+    },
     /// For another server: passes through.
-    PassThrough { sni: Option<Arc<str>> },
+    PassThrough {
+        sni: Option<Arc<str>>,
+    },
     None(NoServerTls),
 }
 
@@ -50,9 +54,9 @@ impl ServerTls {
     #[must_use]
     pub fn shown(&self) -> linkerd_policy::ClientTls<'_> {
         match self {
-            Self::Terminated { client_id } => {
-                linkerd_policy::ClientTls::Terminated { client_id: client_id.as_ref() }
-            }
+            Self::Terminated { client_id } => linkerd_policy::ClientTls::Terminated {
+                client_id: client_id.as_ref(),
+            },
             Self::PassThrough { .. } | Self::None(_) => linkerd_policy::ClientTls::None,
         }
     }

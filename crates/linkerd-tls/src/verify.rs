@@ -33,7 +33,14 @@ impl ServerCertVerifier for VerifyId {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        verify_leaf(&self.roots, &self.provider, end_entity, intermediates, &self.expected, now)?;
+        verify_leaf(
+            &self.roots,
+            &self.provider,
+            end_entity,
+            intermediates,
+            &self.expected,
+            now,
+        )?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -43,7 +50,12 @@ impl ServerCertVerifier for VerifyId {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -52,11 +64,18 @@ impl ServerCertVerifier for VerifyId {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 

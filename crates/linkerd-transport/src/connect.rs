@@ -40,7 +40,11 @@ mod tests {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap()
         };
-        let params = ConnectParams { timeout: Duration::from_secs(1), keepalive: None, user_timeout: None };
+        let params = ConnectParams {
+            timeout: Duration::from_secs(1),
+            keepalive: None,
+            user_timeout: None,
+        };
         let error = connect(closed, &params).await.unwrap_err();
         assert!(matches!(error, ConnectError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused));
     }

@@ -97,10 +97,13 @@ impl TransportHeader {
             .ok()
             .and_then(NonZeroU16::new)
             .ok_or(HeaderError::Port(message.port))?;
-        let protocol = message.session_protocol.and_then(|p| p.kind).map(|kind| match kind {
-            proto::session_protocol::Kind::Http1(_) => SessionProtocol::Http1,
-            proto::session_protocol::Kind::Http2(_) => SessionProtocol::Http2,
-        });
+        let protocol = message
+            .session_protocol
+            .and_then(|p| p.kind)
+            .map(|kind| match kind {
+                proto::session_protocol::Kind::Http1(_) => SessionProtocol::Http1,
+                proto::session_protocol::Kind::Http2(_) => SessionProtocol::Http2,
+            });
         let name = (!message.name.is_empty()).then(|| message.name.into());
         Ok(Self { port, name, protocol })
     }
@@ -142,8 +145,16 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_protocol() {
         let port = NonZeroU16::new(4143).unwrap();
-        let bytes = TransportHeader { port, name: None, protocol: None }.encode();
-        assert_eq!(&bytes[..], b"transport.l5d.io/v1\r\n\r\n\x00\x00\x00\x03\x08\xaf\x20");
+        let bytes = TransportHeader {
+            port,
+            name: None,
+            protocol: None,
+        }
+        .encode();
+        assert_eq!(
+            &bytes[..],
+            b"transport.l5d.io/v1\r\n\r\n\x00\x00\x00\x03\x08\xaf\x20"
+        );
     }
 
     #[test]
@@ -170,7 +181,10 @@ mod tests {
     async fn what_follows_stays_in_the_buffer() {
         let bytes = [&header().encode()[..], b"payload"].concat();
         let mut buf = BytesMut::with_capacity(bytes.len());
-        assert_eq!(TransportHeader::read(&mut &bytes[..], &mut buf).await.unwrap(), header());
+        assert_eq!(
+            TransportHeader::read(&mut &bytes[..], &mut buf).await.unwrap(),
+            header()
+        );
         assert_eq!(&buf[..], b"payload");
     }
 

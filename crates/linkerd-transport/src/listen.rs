@@ -72,7 +72,10 @@ impl Listener {
         socket.bind(&addr.into())?;
         socket.listen(params.backlog.unwrap_or(MAX_BACKLOG))?;
         socket.set_nonblocking(true)?;
-        Ok(BoundListener { socket: Arc::new(socket.into()), params })
+        Ok(BoundListener {
+            socket: Arc::new(socket.into()),
+            params,
+        })
     }
 
     /// # Errors
@@ -86,7 +89,11 @@ impl Listener {
                 Err(error) => return Err(error),
             };
             if let Ok(orig_dst) = self.prepared(&io) {
-                return Ok(Accepted { io, client: ClientAddr(unmapped(client)), orig_dst });
+                return Ok(Accepted {
+                    io,
+                    client: ClientAddr(unmapped(client)),
+                    orig_dst,
+                });
             }
         }
     }
@@ -115,7 +122,10 @@ impl BoundListener {
     /// The kernel's.
     pub fn listen(&self) -> io::Result<Listener> {
         let socket = TcpListener::from_std(self.socket.try_clone()?)?;
-        Ok(Listener { socket, params: self.params.clone() })
+        Ok(Listener {
+            socket,
+            params: self.params.clone(),
+        })
     }
 }
 
@@ -123,8 +133,14 @@ impl BoundListener {
 fn orig_dst(io: &TcpStream) -> io::Result<OrigDst> {
     let socket = SockRef::from(io);
     let is_v6 = matches!(io.local_addr()?, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none());
-    let addr = if is_v6 { socket.original_dst_v6()? } else { socket.original_dst_v4()? };
-    let addr = addr.as_socket().ok_or_else(|| io::Error::other("original destination is no IP address"))?;
+    let addr = if is_v6 {
+        socket.original_dst_v6()?
+    } else {
+        socket.original_dst_v4()?
+    };
+    let addr = addr
+        .as_socket()
+        .ok_or_else(|| io::Error::other("original destination is no IP address"))?;
     Ok(OrigDst(unmapped(addr)))
 }
 
@@ -162,7 +178,12 @@ mod tests {
     async fn accepted(orig_dst: OrigDstSource) -> Accepted {
         let keepalive = Some(Keepalive(Duration::from_secs(10)));
         let user_timeout = Some(Duration::from_secs(30));
-        let params = ListenParams { backlog: None, keepalive, user_timeout, orig_dst };
+        let params = ListenParams {
+            backlog: None,
+            keepalive,
+            user_timeout,
+            orig_dst,
+        };
         let bound = Listener::bind("127.0.0.1:0".parse().unwrap(), params).unwrap();
         let listener = bound.listen().unwrap();
         let addr = bound.local_addr().unwrap();

@@ -40,7 +40,9 @@ pub(crate) async fn serve(admin: Arc<Admin>, accepted: Accepted, drain: drain::W
 async fn try_serve(admin: Arc<Admin>, accepted: Accepted, drain: drain::Watch) -> io::Result<()> {
     let ip = accepted.client.0.ip();
     let tls = timeout(DETECT_TIMEOUT, terminate(&admin, accepted));
-    let (mut io, tls) = tls.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let (mut io, tls) = tls
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let meshed = matches!(tls, ServerTls::Terminated { .. });
     let mut buf = BytesMut::new();
     let version = match detect::read(&mut io, &mut buf, Some(Instant::now() + DETECT_TIMEOUT)).await? {
@@ -50,10 +52,17 @@ async fn try_serve(admin: Arc<Admin>, accepted: Accepted, drain: drain::Watch) -
         Outcome::TimedOut { .. } | Outcome::Opaque => Version::Http1,
     };
     let io = PrefixedIo::new(buf.freeze(), io);
-    let connection = Arc::new(Connection { admin, client: Client { ip, tls } });
+    let connection = Arc::new(Connection {
+        admin,
+        client: Client { ip, tls },
+    });
     match version {
-        Version::Http1 => h1::serve(io, connection, &h1::ServerParams::default(), drain).await.map_err(io::Error::other),
-        Version::Http2 => h2::serve(io, connection, &h2::ServerParams::default(), drain).await.map_err(io::Error::other),
+        Version::Http1 => h1::serve(io, connection, &h1::ServerParams::default(), drain)
+            .await
+            .map_err(io::Error::other),
+        Version::Http2 => h2::serve(io, connection, &h2::ServerParams::default(), drain)
+            .await
+            .map_err(io::Error::other),
     }
 }
 
@@ -61,11 +70,22 @@ async fn terminate(admin: &Admin, accepted: Accepted) -> io::Result<(BoxIo, Serv
     let (detected, io) = linkerd_tls::detect(accepted.io).await?;
     match detected {
         Detected::Tls { sni } if sni.as_deref() == Some(&**admin.credentials.server_name()) => {
-            let (io, client_id, _) = admin.credentials.accept(io, false).await.map_err(io::Error::other)?;
+            let (io, client_id, _) = admin
+                .credentials
+                .accept(io, false)
+                .await
+                .map_err(io::Error::other)?;
             Ok((Box::new(io), ServerTls::Terminated { client_id }))
         }
-        Detected::Tls { sni } => Ok((Box::new(io), ServerTls::PassThrough { sni: sni.map(Into::into) })),
-        Detected::NotTls | Detected::Closed => Ok((Box::new(io), ServerTls::None(NoServerTls::NoTlsFromRemote))),
+        Detected::Tls { sni } => Ok((
+            Box::new(io),
+            ServerTls::PassThrough {
+                sni: sni.map(Into::into),
+            },
+        )),
+        Detected::NotTls | Detected::Closed => {
+            Ok((Box::new(io), ServerTls::None(NoServerTls::NoTlsFromRemote)))
+        }
     }
 }
 

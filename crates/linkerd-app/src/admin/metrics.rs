@@ -19,7 +19,9 @@ pub(super) fn respond(headers: &HeaderMap, registry: &Registry, control: &Contro
     match gzip(out.as_bytes()) {
         Ok(compressed) => {
             let mut response = text(StatusCode::OK, compressed);
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             response
         }
         Err(_) => text(StatusCode::OK, out),
@@ -27,8 +29,13 @@ pub(super) fn respond(headers: &HeaderMap, registry: &Registry, control: &Contro
 }
 
 fn wants_gzip(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|coding| coding.trim().starts_with("gzip"))
+    let accepted = headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    accepted
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().starts_with("gzip"))
 }
 
 /// The fastest level: a scrape every few seconds must not be felt by the traffic.

@@ -20,7 +20,10 @@ pub(super) struct Env<'e> {
 
 impl<'e> Env<'e> {
     pub(super) fn new(vars: &'e BTreeMap<String, String>) -> Self {
-        Self { vars, errors: RefCell::default() }
+        Self {
+            vars,
+            errors: RefCell::default(),
+        }
     }
 
     /// Without the prefix that all of ours have.
@@ -47,7 +50,10 @@ impl<'e> Env<'e> {
     }
 
     pub(super) fn error(&self, name: &str, reason: impl Into<String>) {
-        self.errors.borrow_mut().push(ConfigError { name: format!("{PREFIX}{name}"), reason: reason.into() });
+        self.errors.borrow_mut().push(ConfigError {
+            name: format!("{PREFIX}{name}"),
+            reason: reason.into(),
+        });
     }
 
     pub(super) fn into_errors(self) -> Vec<ConfigError> {

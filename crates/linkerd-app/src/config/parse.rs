@@ -2,7 +2,12 @@
 
 use ipnet::IpNet;
 use linkerd_policy::Id;
-use std::{collections::BTreeSet, net::{IpAddr, SocketAddr}, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 /// Why a value is refused; the variable's name is added by whoever reads it.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -12,8 +17,15 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("not a duration: {text:?} (such as 500ms, 10s, 5m)"))?;
-    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs).ok_or("duration too long".to_string());
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("not a duration: {text:?} (such as 500ms, 10s, 5m)"))?;
+    let seconds = |each: u64| {
+        number
+            .checked_mul(each)
+            .map(Duration::from_secs)
+            .ok_or("duration too long".to_string())
+    };
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => seconds(1),
@@ -34,7 +46,9 @@ pub(super) fn boolean(text: &str) -> Parsed<bool> {
 }
 
 pub(super) fn number<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Parsed<T> {
-    text.trim().parse().map_err(|error| format!("not a number: {text:?}: {error}"))
+    text.trim()
+        .parse()
+        .map_err(|error| format!("not a number: {text:?}: {error}"))
 }
 
 /// `80,8000-8010`.
@@ -56,15 +70,23 @@ fn port(text: &str) -> Parsed<u16> {
 }
 
 pub(super) fn list<T>(text: &str, one: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(one)
+        .collect()
 }
 
 pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
-    list(text, |part| part.parse().map_err(|_| format!("not a network: {part:?}")))
+    list(text, |part| {
+        part.parse().map_err(|_| format!("not a network: {part:?}"))
+    })
 }
 
 pub(super) fn ips(text: &str) -> Parsed<Vec<IpAddr>> {
-    list(text, |part| part.parse().map_err(|_| format!("not an IP address: {part:?}")))
+    list(text, |part| {
+        part.parse().map_err(|_| format!("not an IP address: {part:?}"))
+    })
 }
 
 /// `svc.cluster.local.`, `.` for every name.
@@ -80,7 +102,9 @@ pub(super) fn suffixes(text: &str) -> Parsed<Vec<String>> {
 }
 
 pub(super) fn socket_addr(text: &str) -> Parsed<SocketAddr> {
-    text.trim().parse().map_err(|_| format!("not an address and port: {text:?}"))
+    text.trim()
+        .parse()
+        .map_err(|_| format!("not an address and port: {text:?}"))
 }
 
 pub(super) fn socket_addrs(text: &str) -> Parsed<Vec<SocketAddr>> {
@@ -93,7 +117,9 @@ pub(super) fn host_port(text: &str) -> Parsed<(String, u16)> {
     if let Ok(addr) = text.parse::<SocketAddr>() {
         return Ok((addr.ip().to_string(), addr.port()));
     }
-    let (host, number) = text.rsplit_once(':').ok_or_else(|| format!("no port: {text:?}"))?;
+    let (host, number) = text
+        .rsplit_once(':')
+        .ok_or_else(|| format!("no port: {text:?}"))?;
     if !linkerd_policy::id::is_dns_name(host.trim_end_matches('.')) {
         return Err(format!("not a host: {host:?}"));
     }
@@ -101,7 +127,9 @@ pub(super) fn host_port(text: &str) -> Parsed<(String, u16)> {
 }
 
 pub(super) fn identity(text: &str) -> Parsed<Id> {
-    text.trim().parse().map_err(|error: linkerd_policy::id::InvalidId| error.to_string())
+    text.trim()
+        .parse()
+        .map_err(|error: linkerd_policy::id::InvalidId| error.to_string())
 }
 
 #[cfg(test)]
@@ -111,17 +139,36 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit() {
-        for (text, millis) in [("500ms", 500), (" 10s ", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("0", 0)] {
+        for (text, millis) in [
+            ("500ms", 500),
+            (" 10s ", 10_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("0", 0),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)));
         }
-        for bad in ["", "10", "1.5s", "-1s", "10 s", "10S", "s", "99999999999999999999s", "99999999999999999d"] {
+        for bad in [
+            "",
+            "10",
+            "1.5s",
+            "-1s",
+            "10 s",
+            "10S",
+            "s",
+            "99999999999999999999s",
+            "99999999999999999d",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn port_sets_have_ranges() {
-        assert_eq!(ports("80, 8000-8002,").unwrap(), BTreeSet::from([80, 8000, 8001, 8002]));
+        assert_eq!(
+            ports("80, 8000-8002,").unwrap(),
+            BTreeSet::from([80, 8000, 8001, 8002])
+        );
         assert!(ports("2-1").is_err() && ports("x").is_err() && ports("70000").is_err());
     }
 
@@ -134,7 +181,10 @@ mod tests {
 
     #[test]
     fn every_name_has_the_empty_suffix() {
-        assert_eq!(suffixes("., svc.Cluster.local."), Ok(vec![String::new(), "svc.cluster.local".into()]));
+        assert_eq!(
+            suffixes("., svc.Cluster.local."),
+            Ok(vec![String::new(), "svc.cluster.local".into()])
+        );
     }
 
     proptest! {

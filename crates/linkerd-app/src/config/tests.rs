@@ -4,17 +4,31 @@ const ANCHOR: &str = include_str!("anchor.pem");
 
 fn minimal() -> BTreeMap<String, String> {
     let vars = [
-        ("IDENTITY_LOCAL_NAME", "web.ns.serviceaccount.identity.linkerd.cluster.local"),
+        (
+            "IDENTITY_LOCAL_NAME",
+            "web.ns.serviceaccount.identity.linkerd.cluster.local",
+        ),
         ("IDENTITY_DIR", "/var/run/linkerd/identity/end-entity"),
-        ("IDENTITY_TOKEN_FILE", "/var/run/secrets/tokens/linkerd-identity-token"),
+        (
+            "IDENTITY_TOKEN_FILE",
+            "/var/run/secrets/tokens/linkerd-identity-token",
+        ),
         ("IDENTITY_TRUST_ANCHORS", ANCHOR),
-        ("IDENTITY_SVC_ADDR", "linkerd-identity-headless.linkerd.svc.cluster.local.:8080"),
-        ("IDENTITY_SVC_NAME", "linkerd-identity.linkerd.serviceaccount.identity.linkerd.cluster.local"),
+        (
+            "IDENTITY_SVC_ADDR",
+            "linkerd-identity-headless.linkerd.svc.cluster.local.:8080",
+        ),
+        (
+            "IDENTITY_SVC_NAME",
+            "linkerd-identity.linkerd.serviceaccount.identity.linkerd.cluster.local",
+        ),
         ("DESTINATION_SVC_ADDR", "localhost.:8086"),
         ("POLICY_SVC_ADDR", "localhost.:8090"),
         ("POLICY_WORKLOAD", r#"{"ns":"ns","pod":"web"}"#),
     ];
-    vars.into_iter().map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.into())).collect()
+    vars.into_iter()
+        .map(|(name, value)| (format!("LINKERD2_PROXY_{name}"), value.into()))
+        .collect()
 }
 
 fn with(changes: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
@@ -28,7 +42,10 @@ fn with(changes: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
 /// The names of the variables that are complained about, without the prefix.
 fn complaints(changes: &[(&str, &str)]) -> Vec<String> {
     let errors = with(changes).map_or_else(|errors| errors.0, |_| Vec::new());
-    errors.into_iter().map(|error| error.name.replace("LINKERD2_PROXY_", "")).collect()
+    errors
+        .into_iter()
+        .map(|error| error.name.replace("LINKERD2_PROXY_", ""))
+        .collect()
 }
 
 #[test]
@@ -51,7 +68,10 @@ fn services_on_loopback_need_no_identity() {
     let config = with(&[]).unwrap();
     assert_eq!(config.control.destination.id, None);
     assert!(config.control.identity.service.id.is_some());
-    assert_eq!(complaints(&[("POLICY_SVC_ADDR", "linkerd-policy.linkerd.svc.:8090")]), ["POLICY_SVC_NAME"]);
+    assert_eq!(
+        complaints(&[("POLICY_SVC_ADDR", "linkerd-policy.linkerd.svc.:8090")]),
+        ["POLICY_SVC_NAME"]
+    );
 }
 
 #[test]
@@ -60,12 +80,18 @@ fn the_injected_values_are_understood() {
         ("OUTBOUND_LISTEN_ADDRS", "127.0.0.1:4140,[::1]:4140"),
         ("INBOUND_ACCEPT_KEEPALIVE", "10000ms"),
         ("OUTBOUND_CONNECT_USER_TIMEOUT", "30s"),
-        ("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", "25,587,3306,4444,5432,6379,9300,11211"),
+        (
+            "INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION",
+            "25,587,3306,4444,5432,6379,9300,11211",
+        ),
         ("INBOUND_IPS", "10.244.0.7"),
         ("INBOUND_PORTS", "8080,9990"),
         ("DESTINATION_PROFILE_NETWORKS", "10.0.0.0/8,fd00::/8"),
         ("DESTINATION_PROFILE_SUFFIXES", "svc.cluster.local."),
-        ("TAP_SVC_NAME", "tap.linkerd-viz.serviceaccount.identity.linkerd.cluster.local"),
+        (
+            "TAP_SVC_NAME",
+            "tap.linkerd-viz.serviceaccount.identity.linkerd.cluster.local",
+        ),
         ("INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL", "10s"),
         ("INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT", "3s"),
         ("CONTROL_STREAM_INITIAL_TIMEOUT", "3s"),
@@ -74,7 +100,10 @@ fn the_injected_values_are_understood() {
     ])
     .unwrap();
     assert_eq!(config.outbound_listen.len(), 2);
-    assert_eq!(config.inbound.accept.keepalive, Some(Keepalive(Duration::from_secs(10))));
+    assert_eq!(
+        config.inbound.accept.keepalive,
+        Some(Keepalive(Duration::from_secs(10)))
+    );
     assert!(config.control.inbound_opaque_ports.contains(&5432));
     assert_eq!(config.inbound_ports, BTreeSet::from([8080, 9990]));
     assert!(config.inbound.http2_server.keep_alive.is_some());
@@ -84,28 +113,58 @@ fn the_injected_values_are_understood() {
 
 #[test]
 fn every_malformed_variable_is_named() {
-    let named = complaints(&[("INBOUND_CONNECT_TIMEOUT", "soon"), ("INBOUND_IPS", "x"), ("INBOUND_PORTS", "a")]);
+    let named = complaints(&[
+        ("INBOUND_CONNECT_TIMEOUT", "soon"),
+        ("INBOUND_IPS", "x"),
+        ("INBOUND_PORTS", "a"),
+    ]);
     assert_eq!(named, ["INBOUND_CONNECT_TIMEOUT", "INBOUND_IPS", "INBOUND_PORTS"]);
 }
 
 #[test]
 fn what_is_required_is_named() {
     let errors = Config::from_env(BTreeMap::new()).unwrap_err().to_string();
-    for name in ["IDENTITY_LOCAL_NAME", "IDENTITY_TRUST_ANCHORS", "DESTINATION_SVC_ADDR", "POLICY_WORKLOAD"] {
-        assert!(errors.contains(&format!("LINKERD2_PROXY_{name}: has to be set")), "{errors}");
+    for name in [
+        "IDENTITY_LOCAL_NAME",
+        "IDENTITY_TRUST_ANCHORS",
+        "DESTINATION_SVC_ADDR",
+        "POLICY_WORKLOAD",
+    ] {
+        assert!(
+            errors.contains(&format!("LINKERD2_PROXY_{name}: has to be set")),
+            "{errors}"
+        );
     }
 }
 
 #[test]
 fn contradictions_are_refused() {
     for (changes, named) in [
-        (&[("INBOUND_DEFAULT_POLICY", "cluster-authenticated")][..], "INBOUND_DEFAULT_POLICY"),
-        (&[("INBOUND_DEFAULT_POLICY", "whatever")], "INBOUND_DEFAULT_POLICY"),
-        (&[("OUTBOUND_CONNECT_EXP_BACKOFF_MIN", "1s")], "OUTBOUND_CONNECT_EXP_BACKOFF_MIN"),
-        (&[("CONTROL_STREAM_IDLE_TIMEOUT", "1h"), ("CONTROL_STREAM_LIFETIME", "5m")], "CONTROL_STREAM_INITIAL_TIMEOUT"),
+        (
+            &[("INBOUND_DEFAULT_POLICY", "cluster-authenticated")][..],
+            "INBOUND_DEFAULT_POLICY",
+        ),
+        (
+            &[("INBOUND_DEFAULT_POLICY", "whatever")],
+            "INBOUND_DEFAULT_POLICY",
+        ),
+        (
+            &[("OUTBOUND_CONNECT_EXP_BACKOFF_MIN", "1s")],
+            "OUTBOUND_CONNECT_EXP_BACKOFF_MIN",
+        ),
+        (
+            &[
+                ("CONTROL_STREAM_IDLE_TIMEOUT", "1h"),
+                ("CONTROL_STREAM_LIFETIME", "5m"),
+            ],
+            "CONTROL_STREAM_INITIAL_TIMEOUT",
+        ),
         (&[("IDENTITY_MIN_REFRESH", "2d")], "IDENTITY_MIN_REFRESH"),
         (&[("IDENTITY_DISABLED", "true")], "IDENTITY_DISABLED"),
-        (&[("IDENTITY_TRUST_ANCHORS", "nonsense")], "IDENTITY_TRUST_ANCHORS"),
+        (
+            &[("IDENTITY_TRUST_ANCHORS", "nonsense")],
+            "IDENTITY_TRUST_ANCHORS",
+        ),
         (&[("CORES_MAX_RATIO", "2")], "CORES_MAX_RATIO"),
     ] {
         assert_eq!(complaints(changes), [named], "{changes:?}");
@@ -114,16 +173,27 @@ fn contradictions_are_refused() {
 
 #[test]
 fn empty_is_not_set() {
-    assert_eq!(with(&[("INBOUND_PORTS", ""), ("INBOUND_CONNECT_TIMEOUT", " ")]).unwrap().inbound_ports, BTreeSet::new());
+    assert_eq!(
+        with(&[("INBOUND_PORTS", ""), ("INBOUND_CONNECT_TIMEOUT", " ")])
+            .unwrap()
+            .inbound_ports,
+        BTreeSet::new()
+    );
 }
 
 #[test]
 fn an_identity_may_be_a_uri() {
     let mut vars = minimal();
     vars.remove("LINKERD2_PROXY_IDENTITY_LOCAL_NAME");
-    vars.insert("LINKERD2_PROXY_IDENTITY_SERVER_ID".into(), "spiffe://td/web".into());
+    vars.insert(
+        "LINKERD2_PROXY_IDENTITY_SERVER_ID".into(),
+        "spiffe://td/web".into(),
+    );
     assert!(Config::from_env(vars.clone()).is_err());
     vars.insert("LINKERD2_PROXY_IDENTITY_SERVER_NAME".into(), "web.ns".into());
     let config = Config::from_env(vars).unwrap();
-    assert_eq!((config.local_id.as_str(), &*config.server_name), ("spiffe://td/web", "web.ns"));
+    assert_eq!(
+        (config.local_id.as_str(), &*config.server_name),
+        ("spiffe://td/web", "web.ns")
+    );
 }

@@ -20,7 +20,11 @@ fn authorization(message: inbound::Authz) -> Result<Authorization, Invalid> {
     };
     let authentication = message.authentication.and_then(|authn| authn.permit);
     Ok(Authorization {
-        networks: message.networks.into_iter().map(one_network).collect::<Result<_, _>>()?,
+        networks: message
+            .networks
+            .into_iter()
+            .map(one_network)
+            .collect::<Result<_, _>>()?,
         authentication: permit(authentication.ok_or_else(|| Invalid::missing("authentication"))?)?,
         meta,
     })
@@ -28,7 +32,11 @@ fn authorization(message: inbound::Authz) -> Result<Authorization, Invalid> {
 
 fn one_network(message: inbound::Network) -> Result<Network, Invalid> {
     let net = network(message.net.ok_or_else(|| Invalid::missing("network"))?)?;
-    let except = message.except.into_iter().map(network).collect::<Result<_, _>>()?;
+    let except = message
+        .except
+        .into_iter()
+        .map(network)
+        .collect::<Result<_, _>>()?;
     Ok(Network { net, except })
 }
 
@@ -42,10 +50,17 @@ fn permit(message: inbound::authn::Permit) -> Result<Authentication, Invalid> {
         Clients::Unauthenticated(_) => return Ok(Authentication::TlsUnauthenticated),
         Clients::Identities(permitted) => permitted,
     };
-    let identities = permitted.identities.iter().map(|id| id.name.parse().map_err(invalid("identity")));
+    let identities = permitted
+        .identities
+        .iter()
+        .map(|id| id.name.parse().map_err(invalid("identity")));
     Ok(Authentication::TlsAuthenticated {
         identities: identities.collect::<Result<_, _>>()?,
-        suffixes: permitted.suffixes.iter().map(|suffix| IdSuffix::from_parts(&suffix.parts)).collect(),
+        suffixes: permitted
+            .suffixes
+            .iter()
+            .map(|suffix| IdSuffix::from_parts(&suffix.parts))
+            .collect(),
     })
 }
 
@@ -58,5 +73,10 @@ pub(super) fn meta_from_labels(labels: &HashMap<String, String>, kind: &str) -> 
         return Ok(Meta::default_named(name));
     }
     let group = label("group").unwrap_or("policy.linkerd.io");
-    Ok(Meta::resource(group, kind, label("namespace").unwrap_or_default(), name))
+    Ok(Meta::resource(
+        group,
+        kind,
+        label("namespace").unwrap_or_default(),
+        name,
+    ))
 }

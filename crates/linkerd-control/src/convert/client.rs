@@ -11,9 +11,9 @@ use super::{
 use linkerd_policy::{
     ClientPolicy,
     client::{
-        Backend, Backoff, Dispatch, Distribution, FailureAccrual, Grpc, GrpcRetryConditions, GrpcRoute, GrpcRule, Http,
-        HttpRetryConditions, HttpRoute, HttpRule, Load, Opaque, OpaqueRoute, Penalty, Protocol, Retry, RouteBackend,
-        Timeouts, Tls, TlsRoute,
+        Backend, Backoff, Dispatch, Distribution, FailureAccrual, Grpc, GrpcRetryConditions, GrpcRoute,
+        GrpcRule, Http, HttpRetryConditions, HttpRoute, HttpRule, Load, Opaque, OpaqueRoute, Penalty,
+        Protocol, Retry, RouteBackend, Timeouts, Tls, TlsRoute,
     },
     filter::{GrpcFilter, HttpFilter, OpaqueFilter},
     route::Rule,
@@ -36,13 +36,21 @@ fn protocol(kind: outbound::proxy_protocol::Kind, detect_timeout: Duration) -> R
     use outbound::proxy_protocol::Kind;
     Ok(match kind {
         Kind::Detect(detect) => {
-            let http1 = detect.http1.ok_or_else(|| Invalid::missing("HTTP/1 of detection"))?;
-            let http2 = detect.http2.ok_or_else(|| Invalid::missing("HTTP/2 of detection"))?;
+            let http1 = detect
+                .http1
+                .ok_or_else(|| Invalid::missing("HTTP/1 of detection"))?;
+            let http2 = detect
+                .http2
+                .ok_or_else(|| Invalid::missing("HTTP/2 of detection"))?;
             Protocol::Detect {
                 timeout: detect_timeout,
                 http1: http(http1.routes, http1.failure_accrual)?,
                 http2: http(http2.routes, http2.failure_accrual)?,
-                opaque: opaque(detect.opaque.ok_or_else(|| Invalid::missing("opaque of detection"))?)?,
+                opaque: opaque(
+                    detect
+                        .opaque
+                        .ok_or_else(|| Invalid::missing("opaque of detection"))?,
+                )?,
             }
         }
         Kind::Opaque(message) => Protocol::Opaque(opaque(message)?),
@@ -52,7 +60,9 @@ fn protocol(kind: outbound::proxy_protocol::Kind, detect_timeout: Duration) -> R
             routes: each(message.routes, grpc_route)?,
             failure_accrual: failure_accrual(message.failure_accrual)?,
         })),
-        Kind::Tls(message) => Protocol::Tls(Arc::new(Tls { routes: each(message.routes, tls_route)? })),
+        Kind::Tls(message) => Protocol::Tls(Arc::new(Tls {
+            routes: each(message.routes, tls_route)?,
+        })),
     })
 }
 
@@ -65,11 +75,16 @@ fn http(
     accrual: Option<outbound::FailureAccrual>,
 ) -> Result<Arc<Http>, Invalid> {
     let routes = each(routes, http_route)?;
-    Ok(Arc::new(Http { routes, failure_accrual: failure_accrual(accrual)? }))
+    Ok(Arc::new(Http {
+        routes,
+        failure_accrual: failure_accrual(accrual)?,
+    }))
 }
 
 fn opaque(message: outbound::proxy_protocol::Opaque) -> Result<Arc<Opaque>, Invalid> {
-    Ok(Arc::new(Opaque { routes: each(message.routes, opaque_route)? }))
+    Ok(Arc::new(Opaque {
+        routes: each(message.routes, opaque_route)?,
+    }))
 }
 
 fn http_route(message: outbound::HttpRoute) -> Result<HttpRoute, Invalid> {
@@ -80,7 +95,9 @@ fn http_route(message: outbound::HttpRoute) -> Result<HttpRoute, Invalid> {
     })
 }
 
-fn http_rule(message: outbound::http_route::Rule) -> Result<Rule<linkerd_policy::http_match::HttpMatch, HttpRule>, Invalid> {
+fn http_rule(
+    message: outbound::http_route::Rule,
+) -> Result<Rule<linkerd_policy::http_match::HttpMatch, HttpRule>, Invalid> {
     Ok(Rule {
         matches: each(message.matches, http_match)?,
         value: HttpRule {
@@ -101,7 +118,9 @@ fn grpc_route(message: outbound::GrpcRoute) -> Result<GrpcRoute, Invalid> {
     })
 }
 
-fn grpc_rule(message: outbound::grpc_route::Rule) -> Result<Rule<linkerd_policy::grpc_match::GrpcMatch, GrpcRule>, Invalid> {
+fn grpc_rule(
+    message: outbound::grpc_route::Rule,
+) -> Result<Rule<linkerd_policy::grpc_match::GrpcMatch, GrpcRule>, Invalid> {
     Ok(Rule {
         matches: each(message.matches, grpc_match)?,
         value: GrpcRule {
@@ -137,8 +156,12 @@ fn http_filter(filter: outbound::http_route::Filter) -> Result<HttpFilter, Inval
     use outbound::http_route::filter::Kind;
     match filter.kind {
         Some(Kind::FailureInjector(failure)) => http_failure(failure).map(HttpFilter::Failure),
-        Some(Kind::RequestHeaderModifier(headers)) => request_headers(headers).map(HttpFilter::RequestHeaders),
-        Some(Kind::ResponseHeaderModifier(headers)) => response_headers(headers).map(HttpFilter::ResponseHeaders),
+        Some(Kind::RequestHeaderModifier(headers)) => {
+            request_headers(headers).map(HttpFilter::RequestHeaders)
+        }
+        Some(Kind::ResponseHeaderModifier(headers)) => {
+            response_headers(headers).map(HttpFilter::ResponseHeaders)
+        }
         Some(Kind::Redirect(to)) => redirect(to).map(HttpFilter::Redirect),
         None => Ok(HttpFilter::Unknown),
     }
@@ -148,7 +171,9 @@ fn grpc_filter(filter: outbound::grpc_route::Filter) -> Result<GrpcFilter, Inval
     use outbound::grpc_route::filter::Kind;
     match filter.kind {
         Some(Kind::FailureInjector(failure)) => grpc_failure(failure).map(GrpcFilter::Failure),
-        Some(Kind::RequestHeaderModifier(headers)) => request_headers(headers).map(GrpcFilter::RequestHeaders),
+        Some(Kind::RequestHeaderModifier(headers)) => {
+            request_headers(headers).map(GrpcFilter::RequestHeaders)
+        }
         None => Ok(GrpcFilter::Unknown),
     }
 }
@@ -180,18 +205,31 @@ macro_rules! distribution {
             use outbound::$route::distribution::Kind;
             let route_backend = |message: outbound::$route::RouteBackend| {
                 let one = message.backend.ok_or_else(|| Invalid::missing("backend"))?;
-                Ok(RouteBackend { backend: backend(one)?, filters: each(message.filters, $one_filter)? })
+                Ok(RouteBackend {
+                    backend: backend(one)?,
+                    filters: each(message.filters, $one_filter)?,
+                })
             };
             let kind = message.and_then(|distribution| distribution.kind);
             match kind.ok_or_else(|| Invalid::missing("distribution"))? {
                 Kind::Empty(_) => Ok(Distribution::Empty),
-                Kind::FirstAvailable(first) => each(first.backends, route_backend).map(Distribution::FirstAvailable),
+                Kind::FirstAvailable(first) => {
+                    each(first.backends, route_backend).map(Distribution::FirstAvailable)
+                }
                 Kind::RandomAvailable(random) => {
-                    let weighted = random.backends.into_iter().filter(|weighted| weighted.weight > 0).map(|weighted| {
-                        let one = weighted.backend.ok_or_else(|| Invalid::missing("backend"))?;
-                        Ok((route_backend(one)?, weighted.weight))
-                    });
-                    weighted.collect::<Result<_, _>>().map(Distribution::RandomAvailable)
+                    let weighted = random
+                        .backends
+                        .into_iter()
+                        .filter(|weighted| weighted.weight > 0)
+                        .map(|weighted| {
+                            let one = weighted
+                                .backend
+                                .ok_or_else(|| Invalid::missing("backend"))?;
+                            Ok((route_backend(one)?, weighted.weight))
+                        });
+                    weighted
+                        .collect::<Result<_, _>>()
+                        .map(Distribution::RandomAvailable)
                 }
             }
         }
@@ -210,7 +248,10 @@ fn backend(message: outbound::Backend) -> Result<Backend, Invalid> {
         Some(Kind::Balancer(balancer)) => balance(balancer)?,
         None => Dispatch::Unknown,
     };
-    Ok(Backend { meta: metadata(message.metadata)?, dispatch })
+    Ok(Backend {
+        meta: metadata(message.metadata)?,
+        dispatch,
+    })
 }
 
 fn balance(message: outbound::backend::BalanceP2c) -> Result<Dispatch, Invalid> {
@@ -222,7 +263,10 @@ fn balance(message: outbound::backend::BalanceP2c) -> Result<Dispatch, Invalid> 
     let required = |value: Option<prost_types::Duration>, what| {
         value.ok_or_else(|| Invalid::missing(what)).and_then(duration)
     };
-    let load = match message.load.ok_or_else(|| Invalid::missing("load of a balancer"))? {
+    let load = match message
+        .load
+        .ok_or_else(|| Invalid::missing("load of a balancer"))?
+    {
         balance_p2c::Load::PeakEwma(ewma) => Load {
             default_rtt: required(ewma.default_rtt, "default RTT")?,
             decay: required(ewma.decay, "decay")?,
@@ -238,7 +282,10 @@ fn balance(message: outbound::backend::BalanceP2c) -> Result<Dispatch, Invalid> 
             }),
         },
     };
-    Ok(Dispatch::Balance { authority: dst.path.into(), load })
+    Ok(Dispatch::Balance {
+        authority: dst.path.into(),
+        load,
+    })
 }
 
 fn timeouts(message: Option<http_route::Timeouts>) -> Result<Timeouts, Invalid> {
@@ -252,15 +299,20 @@ fn timeouts(message: Option<http_route::Timeouts>) -> Result<Timeouts, Invalid> 
 
 fn http_retry(message: outbound::http_route::Retry) -> Result<Retry<HttpRetryConditions>, Invalid> {
     let status = |code: u32| u16::try_from(code).map_err(invalid("status"));
-    let ranges = message.conditions.unwrap_or_default().status_ranges.into_iter().map(|range| {
-        Ok(status(range.start)?..=status(range.end)?)
-    });
+    let ranges = message
+        .conditions
+        .unwrap_or_default()
+        .status_ranges
+        .into_iter()
+        .map(|range| Ok(status(range.start)?..=status(range.end)?));
     Ok(Retry {
         max_retries: u16::try_from(message.max_retries).unwrap_or(u16::MAX),
         max_request_bytes: usize::try_from(message.max_request_bytes).unwrap_or(usize::MAX),
         timeout: limit(message.timeout)?,
         backoff: message.backoff.map(backoff).transpose()?,
-        conditions: HttpRetryConditions { statuses: ranges.collect::<Result<_, Invalid>>()? },
+        conditions: HttpRetryConditions {
+            statuses: ranges.collect::<Result<_, Invalid>>()?,
+        },
     })
 }
 
@@ -288,7 +340,9 @@ fn grpc_retry(message: outbound::grpc_route::Retry) -> Result<Retry<GrpcRetryCon
 fn failure_accrual(message: Option<outbound::FailureAccrual>) -> Result<FailureAccrual, Invalid> {
     use outbound::failure_accrual::Kind;
     let required = |value: Option<outbound::ExponentialBackoff>| {
-        value.ok_or_else(|| Invalid::missing("backoff of failure accrual")).and_then(backoff)
+        value
+            .ok_or_else(|| Invalid::missing("backoff of failure accrual"))
+            .and_then(backoff)
     };
     match message.and_then(|accrual| accrual.kind) {
         None => Ok(FailureAccrual::None),
@@ -298,7 +352,9 @@ fn failure_accrual(message: Option<outbound::FailureAccrual>) -> Result<FailureA
         }),
         Some(Kind::Unified(unified)) => Ok(FailureAccrual::Unified {
             success_rate_threshold: unified.success_rate_threshold.clamp(0.0, 1.0),
-            window: limit(unified.decay)?.unwrap_or(ACCRUAL_WINDOW).max(MIN_ACCRUAL_WINDOW),
+            window: limit(unified.decay)?
+                .unwrap_or(ACCRUAL_WINDOW)
+                .max(MIN_ACCRUAL_WINDOW),
             min_requests: unified.min_requests.min(MAX_ACCRUAL_REQUESTS),
             max_consecutive_failures: unified.max_consecutive_failures,
             backoff: required(unified.backoff)?,

@@ -23,8 +23,14 @@ pub(crate) fn endpoints(set: dst::WeightedAddrSet) -> Vec<Endpoint> {
         .collect()
 }
 
-pub(super) fn endpoint(addr: dst::WeightedAddr, shared: &HashMap<String, String>) -> Result<Endpoint, Invalid> {
-    let mut labels: Labels = shared.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+pub(super) fn endpoint(
+    addr: dst::WeightedAddr,
+    shared: &HashMap<String, String>,
+) -> Result<Endpoint, Invalid> {
+    let mut labels: Labels = shared
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     labels.extend(addr.metric_labels);
     let hint = addr.protocol_hint.unwrap_or_default();
     Ok(Endpoint {
@@ -63,7 +69,10 @@ fn tls(identity: dst::TlsIdentity) -> Option<EndpointTls> {
         (None, Id::Dns(name)) => name.clone(),
         (None, Id::Uri(_)) => return None,
     };
-    Some(EndpointTls { server_id, server_name })
+    Some(EndpointTls {
+        server_id,
+        server_name,
+    })
 }
 
 fn http2(params: dst::Http2ClientParams) -> Result<Http2Params, Invalid> {
@@ -82,7 +91,9 @@ fn http2(params: dst::Http2ClientParams) -> Result<Http2Params, Invalid> {
 }
 
 fn keep_alive(params: dst::http2_client_params::KeepAlive) -> Result<Option<Http2KeepAlive>, Invalid> {
-    let (Some(interval), Some(timeout)) = (params.interval, params.timeout) else { return Ok(None) };
+    let (Some(interval), Some(timeout)) = (params.interval, params.timeout) else {
+        return Ok(None);
+    };
     Ok(Some(Http2KeepAlive {
         interval: duration(interval)?,
         timeout: duration(timeout)?,

@@ -6,7 +6,8 @@ use linkerd_policy::{
     grpc_match::GrpcMatch,
     host::HostMatch,
     http_match::{
-        HeaderMatch, HeaderValueMatch, HttpMatch, PathMatch, QueryParamMatch, StringMatch, anchored, anchored_bytes,
+        HeaderMatch, HeaderValueMatch, HttpMatch, PathMatch, QueryParamMatch, StringMatch, anchored,
+        anchored_bytes,
     },
 };
 use linkerd_proto::{grpc_route, http_route, http_types, tls_route};
@@ -66,7 +67,11 @@ pub(super) fn http_match(message: http_route::HttpRouteMatch) -> Result<HttpMatc
     Ok(HttpMatch {
         path: message.path.map(path).transpose()?,
         headers: headers(message.headers)?,
-        query_params: message.query_params.into_iter().map(query_param).collect::<Result<_, _>>()?,
+        query_params: message
+            .query_params
+            .into_iter()
+            .map(query_param)
+            .collect::<Result<_, _>>()?,
         method: message.method.map(method).transpose()?,
     })
 }
@@ -85,7 +90,9 @@ fn path(message: http_route::PathMatch) -> Result<PathMatch, Invalid> {
     match message.kind {
         Some(Kind::Exact(path)) => Ok(PathMatch::Exact(path)),
         Some(Kind::Prefix(prefix)) => Ok(PathMatch::Prefix(prefix)),
-        Some(Kind::Regex(regex)) => anchored(&regex).map(PathMatch::Regex).map_err(invalid("path expression")),
+        Some(Kind::Regex(regex)) => anchored(&regex)
+            .map(PathMatch::Regex)
+            .map_err(invalid("path expression")),
         None => Err(Invalid::missing("path match")),
     }
 }
@@ -93,7 +100,10 @@ fn path(message: http_route::PathMatch) -> Result<PathMatch, Invalid> {
 fn headers(messages: Vec<http_route::HeaderMatch>) -> Result<Vec<HeaderMatch>, Invalid> {
     use http_route::header_match::Value;
     let header = |message: http_route::HeaderMatch| {
-        let name = message.name.parse::<HeaderName>().map_err(invalid("header name"))?;
+        let name = message
+            .name
+            .parse::<HeaderName>()
+            .map_err(invalid("header name"))?;
         let value = match message.value {
             Some(Value::Exact(bytes)) => HeaderValueMatch::Exact(bytes),
             Some(Value::Regex(regex)) => {
@@ -110,8 +120,13 @@ fn query_param(message: http_route::QueryParamMatch) -> Result<QueryParamMatch, 
     use http_route::query_param_match::Value;
     let value = match message.value {
         Some(Value::Exact(exact)) => StringMatch::Exact(exact),
-        Some(Value::Regex(regex)) => StringMatch::Regex(anchored(&regex).map_err(invalid("query expression"))?),
+        Some(Value::Regex(regex)) => {
+            StringMatch::Regex(anchored(&regex).map_err(invalid("query expression"))?)
+        }
         None => return Err(Invalid::missing("query value match")),
     };
-    Ok(QueryParamMatch { name: message.name, value })
+    Ok(QueryParamMatch {
+        name: message.name,
+        value,
+    })
 }

@@ -26,10 +26,16 @@ pub(crate) fn tcp_address(addr: SocketAddr) -> net::TcpAddress {
         IpAddr::V6(v6) => {
             let bits = v6.to_bits();
             let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
-            net::ip_address::Ip::Ipv6(net::IPv6 { first: half(bits >> 64), last: half(bits) })
+            net::ip_address::Ip::Ipv6(net::IPv6 {
+                first: half(bits >> 64),
+                last: half(bits),
+            })
         }
     };
-    net::TcpAddress { ip: Some(net::IpAddress { ip: Some(ip) }), port: addr.port().into() }
+    net::TcpAddress {
+        ip: Some(net::IpAddress { ip: Some(ip) }),
+        port: addr.port().into(),
+    }
 }
 
 pub(super) fn network(network: net::IpNetwork) -> Result<IpNet, Invalid> {

@@ -14,7 +14,10 @@ use std::{collections::HashMap, sync::Arc};
 pub(crate) fn port_of(target: &LookupTarget) -> u16 {
     match target {
         LookupTarget::Addr(addr) => addr.port(),
-        LookupTarget::Name(name) => name.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(80),
+        LookupTarget::Name(name) => name
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .unwrap_or(80),
     }
 }
 
@@ -26,7 +29,10 @@ pub(crate) fn profile(message: dst::DestinationProfile, port: u16) -> Profile {
         routes: message.routes.into_iter().filter_map(route).collect(),
         retry_budget: message.retry_budget.and_then(budget),
         targets: message.dst_overrides.into_iter().filter_map(target).collect(),
-        endpoint: message.endpoint.and_then(|e| endpoint(e, &HashMap::new()).ok()).map(Arc::new),
+        endpoint: message
+            .endpoint
+            .and_then(|e| endpoint(e, &HashMap::new()).ok())
+            .map(Arc::new),
         parent: optional_metadata(message.parent_ref),
     }
 }
@@ -34,7 +40,11 @@ pub(crate) fn profile(message: dst::DestinationProfile, port: u16) -> Profile {
 fn route(message: dst::Route) -> Option<Route> {
     Some(Route {
         condition: request_match(message.condition?, MAX_DEPTH)?,
-        response_classes: message.response_classes.into_iter().filter_map(response_class).collect(),
+        response_classes: message
+            .response_classes
+            .into_iter()
+            .filter_map(response_class)
+            .collect(),
         labels: Arc::new(message.metrics_labels.into_iter().collect()),
         retryable: message.is_retryable,
         timeout: limit(message.timeout).ok().flatten(),
@@ -45,7 +55,10 @@ fn request_match(message: dst::RequestMatch, depth: usize) -> Option<RequestMatc
     use dst::request_match::Match;
     let depth = depth.checked_sub(1)?;
     let all = |seq: dst::request_match::Seq| {
-        seq.matches.into_iter().map(|m| request_match(m, depth)).collect::<Option<Vec<_>>>()
+        seq.matches
+            .into_iter()
+            .map(|m| request_match(m, depth))
+            .collect::<Option<Vec<_>>>()
     };
     match message.r#match? {
         Match::All(seq) => all(seq).map(RequestMatch::All),
@@ -58,14 +71,20 @@ fn request_match(message: dst::RequestMatch, depth: usize) -> Option<RequestMatc
 
 fn response_class(message: dst::ResponseClass) -> Option<ResponseClass> {
     let condition = response_match(message.condition?, MAX_DEPTH)?;
-    Some(ResponseClass { condition, is_failure: message.is_failure })
+    Some(ResponseClass {
+        condition,
+        is_failure: message.is_failure,
+    })
 }
 
 fn response_match(message: dst::ResponseMatch, depth: usize) -> Option<ResponseMatch> {
     use dst::response_match::Match;
     let depth = depth.checked_sub(1)?;
     let all = |seq: dst::response_match::Seq| {
-        seq.matches.into_iter().map(|m| response_match(m, depth)).collect::<Option<Vec<_>>>()
+        seq.matches
+            .into_iter()
+            .map(|m| response_match(m, depth))
+            .collect::<Option<Vec<_>>>()
     };
     match message.r#match? {
         Match::All(seq) => all(seq).map(ResponseMatch::All),
@@ -75,7 +94,11 @@ fn response_match(message: dst::ResponseMatch, depth: usize) -> Option<ResponseM
             let (min, max) = (u16::try_from(range.min).ok()?, u16::try_from(range.max).ok()?);
             // Either end may be left out.
             let min = if min == 0 { 100 } else { min };
-            let max = if max == 0 { if range.min == 0 { 599 } else { min } } else { max };
+            let max = if max == 0 {
+                if range.min == 0 { 599 } else { min }
+            } else {
+                max
+            };
             Some(ResponseMatch::Status(min..=max))
         }
     }

@@ -8,22 +8,38 @@ fn addr(last: u8) -> SocketAddr {
 }
 
 fn add(all: &[u8]) -> dst::Update {
-    let addrs = all.iter().map(|last| dst::WeightedAddr { addr: Some(tcp_address(addr(*last))), ..Default::default() });
-    let set = dst::WeightedAddrSet { addrs: addrs.collect(), ..Default::default() };
-    dst::Update { update: Some(update::Update::Add(set)) }
+    let addrs = all.iter().map(|last| dst::WeightedAddr {
+        addr: Some(tcp_address(addr(*last))),
+        ..Default::default()
+    });
+    let set = dst::WeightedAddrSet {
+        addrs: addrs.collect(),
+        ..Default::default()
+    };
+    dst::Update {
+        update: Some(update::Update::Add(set)),
+    }
 }
 
 fn remove(all: &[u8]) -> dst::Update {
     let addrs = all.iter().map(|last| tcp_address(addr(*last))).collect();
-    dst::Update { update: Some(update::Update::Remove(dst::AddrSet { addrs })) }
+    dst::Update {
+        update: Some(update::Update::Remove(dst::AddrSet { addrs })),
+    }
 }
 
 fn none(exists: bool) -> dst::Update {
-    dst::Update { update: Some(update::Update::NoEndpoints(dst::NoEndpoints { exists })) }
+    dst::Update {
+        update: Some(update::Update::NoEndpoints(dst::NoEndpoints { exists })),
+    }
 }
 
 fn endpoints() -> Endpoints {
-    Endpoints { authority: "web:80".into(), watch: watch::Sender::new(None), fresh: true }
+    Endpoints {
+        authority: "web:80".into(),
+        watch: watch::Sender::new(None),
+        fresh: true,
+    }
 }
 
 fn known(endpoints: &Endpoints) -> Option<(Vec<SocketAddr>, bool)> {
@@ -50,9 +66,17 @@ fn a_new_stream_begins_with_the_whole_set() {
     let mut endpoints = endpoints();
     endpoints.message(add(&[1, 2]));
     endpoints.opened();
-    assert_eq!(known(&endpoints), Some((vec![addr(1), addr(2)], true)), "an outage changes nothing");
+    assert_eq!(
+        known(&endpoints),
+        Some((vec![addr(1), addr(2)], true)),
+        "an outage changes nothing"
+    );
     endpoints.message(remove(&[1]));
-    assert_eq!(known(&endpoints), Some((vec![addr(1), addr(2)], true)), "a leading removal is of another set");
+    assert_eq!(
+        known(&endpoints),
+        Some((vec![addr(1), addr(2)], true)),
+        "a leading removal is of another set"
+    );
     endpoints.message(add(&[3]));
     assert_eq!(known(&endpoints), Some((vec![addr(3)], true)));
 }
@@ -112,7 +136,10 @@ fn the_same_set_again_wakes_nobody() {
 
 #[test]
 fn a_refused_profile_is_an_empty_one() {
-    let mut profiles = Profiles { port: 80, watch: watch::Sender::new(None) };
+    let mut profiles = Profiles {
+        port: 80,
+        watch: watch::Sender::new(None),
+    };
     let receiver = profiles.watch.subscribe();
     assert!(profiles.ended(&failed(Code::Unavailable)).is_continue());
     assert_eq!(*receiver.borrow(), None);
@@ -122,22 +149,38 @@ fn a_refused_profile_is_an_empty_one() {
 
 #[test]
 fn an_address_without_policy_may_get_one_later() {
-    let mut policies = OutboundPolicies { detect_timeout: Duration::ZERO, watch: watch::Sender::new(None) };
+    let mut policies = OutboundPolicies {
+        detect_timeout: Duration::ZERO,
+        watch: watch::Sender::new(None),
+    };
     let receiver = policies.watch.subscribe();
-    let Continue(Some(pause)) = policies.ended(&failed(Code::NotFound)) else { panic!("ended") };
+    let Continue(Some(pause)) = policies.ended(&failed(Code::NotFound)) else {
+        panic!("ended")
+    };
     assert!(pause >= NOT_FOUND_PAUSE);
     assert_eq!(*receiver.borrow(), Some(PolicyAnswer::NotFound));
     policies.message(outbound::OutboundPolicy::default());
-    let Some(PolicyAnswer::Policy(policy)) = receiver.borrow().clone() else { panic!("no policy") };
-    assert!(matches!(policy.protocol, linkerd_policy::client::Protocol::Invalid(_)));
+    let Some(PolicyAnswer::Policy(policy)) = receiver.borrow().clone() else {
+        panic!("no policy")
+    };
+    assert!(matches!(
+        policy.protocol,
+        linkerd_policy::client::Protocol::Invalid(_)
+    ));
 }
 
 #[test]
 fn an_unreadable_inbound_policy_replaces_the_former() {
     let default = linkerd_policy::DefaultPolicy::AllUnauthenticated.server(&[], false, Duration::ZERO);
-    let mut policies = InboundPolicies { port: 80, watch: watch::Sender::new(Arc::new(default)) };
+    let mut policies = InboundPolicies {
+        port: 80,
+        watch: watch::Sender::new(Arc::new(default)),
+    };
     policies.message(inbound::Server::default());
-    assert!(matches!(policies.watch.borrow().protocol, linkerd_policy::server::Protocol::Invalid(_)));
+    assert!(matches!(
+        policies.watch.borrow().protocol,
+        linkerd_policy::server::Protocol::Invalid(_)
+    ));
     assert!(policies.ended(&failed(Code::InvalidArgument)).is_break());
     assert!(policies.ended(&failed(Code::NotFound)).is_continue());
 }

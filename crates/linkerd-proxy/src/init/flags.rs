@@ -56,14 +56,18 @@ impl Flags {
                 flags.switch(long, inline.as_deref().unwrap_or("true"))?;
                 continue;
             }
-            let value = inline.or_else(|| args.next().cloned()).ok_or_else(|| format!("`{name}` needs a value"))?;
+            let value = inline
+                .or_else(|| args.next().cloned())
+                .ok_or_else(|| format!("`{name}` needs a value"))?;
             flags.set(long, &value)?;
         }
         Ok(flags)
     }
 
     fn switch(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let on = value.parse().map_err(|_| format!("`{name}` is true or false, not {value:?}"))?;
+        let on = value
+            .parse()
+            .map_err(|_| format!("`{name}` is true or false, not {value:?}"))?;
         match name {
             "--simulate" => self.simulate = on,
             "--ipv6" => self.ipv6 = on,
@@ -84,16 +88,26 @@ impl Flags {
                 // -1, Linkerd's default, and 0 mean: none.
                 self.proxy_gid = u32::try_from(gid).ok().filter(|gid| *gid > 0);
             }
-            "--ports-to-redirect" => self.ports_to_redirect = ports(value).ok_or_else(|| bad("a list of ports"))?,
-            "--inbound-ports-to-ignore" => self.inbound_ports_to_ignore = ports(value).ok_or_else(|| bad("a list of ports"))?,
-            "--outbound-ports-to-ignore" => self.outbound_ports_to_ignore = ports(value).ok_or_else(|| bad("a list of ports"))?,
-            "--subnets-to-ignore" => self.subnets_to_ignore = subnets(value).ok_or_else(|| bad("a list of networks"))?,
+            "--ports-to-redirect" => {
+                self.ports_to_redirect = ports(value).ok_or_else(|| bad("a list of ports"))?
+            }
+            "--inbound-ports-to-ignore" => {
+                self.inbound_ports_to_ignore = ports(value).ok_or_else(|| bad("a list of ports"))?
+            }
+            "--outbound-ports-to-ignore" => {
+                self.outbound_ports_to_ignore = ports(value).ok_or_else(|| bad("a list of ports"))?
+            }
+            "--subnets-to-ignore" => {
+                self.subnets_to_ignore = subnets(value).ok_or_else(|| bad("a list of networks"))?
+            }
             "--timeout-close-wait-secs" => {
                 let seconds: u32 = value.parse().map_err(|_| bad("a number of seconds"))?;
                 self.close_wait_seconds = (seconds > 0).then_some(seconds);
             }
             "--log-level" => self.verbose = matches!(value, "debug" | "trace"),
-            "--netns" => return Err("`--netns` is not supported: run `init` inside the network namespace".into()),
+            "--netns" => {
+                return Err("`--netns` is not supported: run `init` inside the network namespace".into());
+            }
             // Formats of logs and places of iptables: nothing here depends on them.
             _ => {}
         }
@@ -102,7 +116,10 @@ impl Flags {
 }
 
 fn long_name(name: &str) -> Option<&'static str> {
-    FLAGS.iter().find(|(short, long)| *short == name || *long == name).map(|(_, long)| *long)
+    FLAGS
+        .iter()
+        .find(|(short, long)| *short == name || *long == name)
+        .map(|(_, long)| *long)
 }
 
 fn ports(text: &str) -> Option<Vec<PortRange>> {
@@ -120,7 +137,9 @@ fn port_range(text: &str) -> Option<PortRange> {
 /// nft refuses sets whose ranges overlap.
 fn merge(mut ranges: Vec<PortRange>, next: PortRange) -> Vec<PortRange> {
     match ranges.last_mut() {
-        Some(last) if *next.start() <= last.end().saturating_add(1) => *last = *last.start()..=*last.end().max(next.end()),
+        Some(last) if *next.start() <= last.end().saturating_add(1) => {
+            *last = *last.start()..=*last.end().max(next.end())
+        }
         _ => ranges.push(next),
     }
     ranges
@@ -128,7 +147,11 @@ fn merge(mut ranges: Vec<PortRange>, next: PortRange) -> Vec<PortRange> {
 
 fn subnets(text: &str) -> Option<Vec<IpNet>> {
     let nets: Vec<IpNet> = items(text)
-        .map(|item| item.parse().or_else(|_| item.parse::<std::net::IpAddr>().map(IpNet::from)).ok())
+        .map(|item| {
+            item.parse()
+                .or_else(|_| item.parse::<std::net::IpAddr>().map(IpNet::from))
+                .ok()
+        })
         .collect::<Option<_>>()?;
     Some(IpNet::aggregate(&nets))
 }
@@ -190,8 +213,17 @@ mod tests {
     #[test]
     fn the_injectors_arguments_are_understood() {
         let flags = parse(&[
-            "--ipv6=false", "--incoming-proxy-port", "4143", "--outgoing-proxy-port", "4140", "--proxy-uid", "2102",
-            "--inbound-ports-to-ignore", "4190,4191,4567,4568", "--outbound-ports-to-ignore", "4567,4568",
+            "--ipv6=false",
+            "--incoming-proxy-port",
+            "4143",
+            "--outgoing-proxy-port",
+            "4140",
+            "--proxy-uid",
+            "2102",
+            "--inbound-ports-to-ignore",
+            "4190,4191,4567,4568",
+            "--outbound-ports-to-ignore",
+            "4567,4568",
         ]);
         let flags = flags.unwrap();
         assert!(!flags.ipv6);
@@ -201,7 +233,14 @@ mod tests {
     #[test]
     fn short_flags_and_equals_signs() {
         let flags = parse(&["-p=1", "-o", "2", "-u", "3", "-g", "-1", "-w", "--simulate"]).unwrap();
-        assert_eq!((flags.incoming_proxy_port, flags.outgoing_proxy_port, flags.proxy_uid), (1, 2, 3));
+        assert_eq!(
+            (
+                flags.incoming_proxy_port,
+                flags.outgoing_proxy_port,
+                flags.proxy_uid
+            ),
+            (1, 2, 3)
+        );
         assert_eq!((flags.proxy_gid, flags.simulate), (None, true));
     }
 

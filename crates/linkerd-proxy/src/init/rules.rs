@@ -16,7 +16,12 @@ pub(super) fn ruleset(flags: &Flags) -> String {
 }
 
 fn table(out: &mut String, family: &str, flags: &Flags, of_family: impl Fn(&&IpNet) -> bool) {
-    let subnets: Vec<_> = flags.subnets_to_ignore.iter().filter(of_family).map(ToString::to_string).collect();
+    let subnets: Vec<_> = flags
+        .subnets_to_ignore
+        .iter()
+        .filter(of_family)
+        .map(ToString::to_string)
+        .collect();
     let _ = writeln!(out, "table {family} {TABLE}");
     let _ = writeln!(out, "delete table {family} {TABLE}");
     let _ = writeln!(out, "table {family} {TABLE} {{");
@@ -27,7 +32,10 @@ fn table(out: &mut String, family: &str, flags: &Flags, of_family: impl Fn(&&IpN
 
 fn chain(out: &mut String, hook: &str, priority: &str, rules: &[String]) {
     let _ = writeln!(out, "    chain {hook} {{");
-    let _ = writeln!(out, "        type nat hook {hook} priority {priority}; policy accept;");
+    let _ = writeln!(
+        out,
+        "        type nat hook {hook} priority {priority}; policy accept;"
+    );
     for rule in rules {
         let _ = writeln!(out, "        {rule}");
     }
@@ -38,10 +46,16 @@ fn chain(out: &mut String, hook: &str, priority: &str, rules: &[String]) {
 fn inbound(family: &str, flags: &Flags, subnets: &[String]) -> Vec<String> {
     let mut rules = Vec::new();
     if !flags.inbound_ports_to_ignore.is_empty() {
-        rules.push(format!("tcp dport {} return comment \"ignored ports\"", set(&flags.inbound_ports_to_ignore)));
+        rules.push(format!(
+            "tcp dport {} return comment \"ignored ports\"",
+            set(&flags.inbound_ports_to_ignore)
+        ));
     }
     if !subnets.is_empty() {
-        rules.push(format!("{family} saddr {{ {} }} return comment \"ignored subnets\"", subnets.join(", ")));
+        rules.push(format!(
+            "{family} saddr {{ {} }} return comment \"ignored subnets\"",
+            subnets.join(", ")
+        ));
     }
     let matched = if flags.ports_to_redirect.is_empty() {
         "meta l4proto tcp".to_string()
@@ -49,22 +63,32 @@ fn inbound(family: &str, flags: &Flags, subnets: &[String]) -> Vec<String> {
         format!("tcp dport {}", set(&flags.ports_to_redirect))
     };
     let port = flags.incoming_proxy_port;
-    rules.push(format!("{matched} redirect to :{port} comment \"to the proxy's inbound port\""));
+    rules.push(format!(
+        "{matched} redirect to :{port} comment \"to the proxy's inbound port\""
+    ));
     rules
 }
 
 /// From the application to the network, except what the proxy itself sends and what stays within the pod.
 fn outbound(flags: &Flags) -> Vec<String> {
-    let mut rules = vec![format!("meta skuid {} return comment \"the proxy itself\"", flags.proxy_uid)];
+    let mut rules = vec![format!(
+        "meta skuid {} return comment \"the proxy itself\"",
+        flags.proxy_uid
+    )];
     if let Some(gid) = flags.proxy_gid {
         rules.push(format!("meta skgid {gid} return comment \"the proxy's group\""));
     }
     rules.push("oifname \"lo\" return comment \"within the pod\"".into());
     if !flags.outbound_ports_to_ignore.is_empty() {
-        rules.push(format!("tcp dport {} return comment \"ignored ports\"", set(&flags.outbound_ports_to_ignore)));
+        rules.push(format!(
+            "tcp dport {} return comment \"ignored ports\"",
+            set(&flags.outbound_ports_to_ignore)
+        ));
     }
     let port = flags.outgoing_proxy_port;
-    rules.push(format!("meta l4proto tcp redirect to :{port} comment \"to the proxy's outbound port\""));
+    rules.push(format!(
+        "meta l4proto tcp redirect to :{port} comment \"to the proxy's outbound port\""
+    ));
     rules
 }
 
@@ -119,7 +143,10 @@ table ip linkerd_proxy {
     #[test]
     fn both_families_get_their_own_table_and_subnets() {
         let subnets_to_ignore = vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        let rules = ruleset(&Flags { subnets_to_ignore, ..Flags::default() });
+        let rules = ruleset(&Flags {
+            subnets_to_ignore,
+            ..Flags::default()
+        });
         assert!(rules.contains("table ip6 linkerd_proxy {"));
         assert!(rules.contains("ip saddr { 10.1.0.0/16 }") && rules.contains("ip6 saddr { fd00::/8 }"));
     }

@@ -14,14 +14,19 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let anchors = TrustAnchors::from_pem(&params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { issuer: Issuer::new(params, key), anchors }
+        Self {
+            issuer: Issuer::new(params, key),
+            anchors,
+        }
     }
 
     fn issue(&self, names: Vec<SanType>) -> Certificate {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names;
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         Certificate {
@@ -33,7 +38,9 @@ impl Ca {
 
     fn store(&self, name: &str) -> CredentialsStore {
         let store = CredentialsStore::new(Id::dns(name).unwrap(), name.into());
-        store.publish(self.issue(vec![dns(name)]), self.anchors.clone()).unwrap();
+        store
+            .publish(self.issue(vec![dns(name)]), self.anchors.clone())
+            .unwrap();
         store
     }
 }
@@ -43,16 +50,28 @@ fn dns(name: &str) -> SanType {
 }
 
 fn to(id: &str, server_name: &str) -> EndpointTls {
-    EndpointTls { server_id: id.parse().unwrap(), server_name: server_name.into() }
+    EndpointTls {
+        server_id: id.parse().unwrap(),
+        server_name: server_name.into(),
+    }
 }
 
 /// What the server and the client have learned of each other.
 type Outcome = (Result<(Option<Id>, bool), TlsError>, Result<bool, TlsError>);
 
-async fn handshake(server: &Credentials, direct: bool, client: &Credentials, to: &EndpointTls, header: bool) -> Outcome {
+async fn handshake(
+    server: &Credentials,
+    direct: bool,
+    client: &Credentials,
+    to: &EndpointTls,
+    header: bool,
+) -> Outcome {
     let (near, far) = tokio::io::duplex(16 * 1024);
     let (accepted, connected) = tokio::join!(server.accept(far, direct), client.connect(near, to, header));
-    (accepted.map(|(_, id, header)| (id, header)), connected.map(|(_, header)| header))
+    (
+        accepted.map(|(_, id, header)| (id, header)),
+        connected.map(|(_, header)| header),
+    )
 }
 
 #[tokio::test]
@@ -82,15 +101,29 @@ async fn the_server_is_verified_by_identity_not_by_server_name() {
     let uri = SanType::URI(spiffe.try_into().unwrap());
     store.publish(ca.issue(vec![uri]), ca.anchors.clone()).unwrap();
     let (a, b) = (ca.store("a.ns").credentials(), store.credentials());
-    assert!(handshake(&b, false, &a, &to(spiffe, "b.ns"), false).await.1.is_ok());
-    let wrong = handshake(&b, false, &a, &to("b.ns", "b.ns"), false).await.1.unwrap_err();
-    assert!(matches!(wrong, TlsError::Handshake(rustls::Error::InvalidCertificate(_))), "{wrong:?}");
+    assert!(
+        handshake(&b, false, &a, &to(spiffe, "b.ns"), false)
+            .await
+            .1
+            .is_ok()
+    );
+    let wrong = handshake(&b, false, &a, &to("b.ns", "b.ns"), false)
+        .await
+        .1
+        .unwrap_err();
+    assert!(
+        matches!(wrong, TlsError::Handshake(rustls::Error::InvalidCertificate(_))),
+        "{wrong:?}"
+    );
 }
 
 #[tokio::test]
 async fn other_anchors_are_refused_on_both_sides() {
     let (ours, theirs) = (Ca::new(), Ca::new());
-    let (server, stranger) = (ours.store("b.ns").credentials(), theirs.store("a.ns").credentials());
+    let (server, stranger) = (
+        ours.store("b.ns").credentials(),
+        theirs.store("a.ns").credentials(),
+    );
     let (accepted, connected) = handshake(&server, false, &stranger, &to("b.ns", "b.ns"), false).await;
     assert!(accepted.is_err() && connected.is_err());
 }
@@ -110,7 +143,14 @@ async fn a_strangers_certificate_does_not_become_an_identity() {
     .unwrap();
     current.anchors = ours.anchors.clone();
     stranger.current.send_replace(Some(Arc::new(current)));
-    let (accepted, _) = handshake(&server, false, &stranger.credentials(), &to("b.ns", "b.ns"), false).await;
+    let (accepted, _) = handshake(
+        &server,
+        false,
+        &stranger.credentials(),
+        &to("b.ns", "b.ns"),
+        false,
+    )
+    .await;
     assert!(matches!(accepted, Err(TlsError::Handshake(_))), "{accepted:?}");
 }
 
@@ -131,17 +171,32 @@ async fn new_certificates_and_anchors_count_from_the_next_handshake() {
     let (old, new) = (Ca::new(), Ca::new());
     let (a, b) = (old.store("a.ns"), old.store("b.ns"));
     let (server, client) = (b.credentials(), a.credentials());
-    b.publish(new.issue(vec![dns("b.ns")]), new.anchors.clone()).unwrap();
-    assert!(handshake(&server, false, &client, &to("b.ns", "b.ns"), false).await.1.is_err());
-    a.publish(new.issue(vec![dns("a.ns")]), new.anchors.clone()).unwrap();
-    assert!(handshake(&server, false, &client, &to("b.ns", "b.ns"), false).await.1.is_ok());
+    b.publish(new.issue(vec![dns("b.ns")]), new.anchors.clone())
+        .unwrap();
+    assert!(
+        handshake(&server, false, &client, &to("b.ns", "b.ns"), false)
+            .await
+            .1
+            .is_err()
+    );
+    a.publish(new.issue(vec![dns("a.ns")]), new.anchors.clone())
+        .unwrap();
+    assert!(
+        handshake(&server, false, &client, &to("b.ns", "b.ns"), false)
+            .await
+            .1
+            .is_ok()
+    );
 }
 
 #[tokio::test]
 async fn without_a_certificate_nothing_is_tried() {
     let credentials = CredentialsStore::new(Id::dns("a.ns").unwrap(), "a.ns".into()).credentials();
     let (near, _far) = tokio::io::duplex(1024);
-    let error = credentials.connect(near, &to("b.ns", "b.ns"), false).await.unwrap_err();
+    let error = credentials
+        .connect(near, &to("b.ns", "b.ns"), false)
+        .await
+        .unwrap_err();
     assert!(matches!(error, TlsError::NotCertified));
     assert!(!credentials.is_certified());
 }
@@ -150,9 +205,16 @@ async fn without_a_certificate_nothing_is_tried() {
 fn certificates_that_peers_would_refuse_are_not_published() {
     let (ca, other) = (Ca::new(), Ca::new());
     let store = CredentialsStore::new(Id::dns("a.ns").unwrap(), "a.ns".into());
-    let refused = |certificate, anchors: &Ca| store.publish(certificate, anchors.anchors.clone()).unwrap_err();
-    assert!(matches!(refused(ca.issue(vec![dns("b.ns")]), &ca), InvalidCertificate::Leaf(_)));
-    assert!(matches!(refused(ca.issue(vec![dns("a.ns")]), &other), InvalidCertificate::Leaf(_)));
+    let refused =
+        |certificate, anchors: &Ca| store.publish(certificate, anchors.anchors.clone()).unwrap_err();
+    assert!(matches!(
+        refused(ca.issue(vec![dns("b.ns")]), &ca),
+        InvalidCertificate::Leaf(_)
+    ));
+    assert!(matches!(
+        refused(ca.issue(vec![dns("a.ns")]), &other),
+        InvalidCertificate::Leaf(_)
+    ));
     let mut mixed = ca.issue(vec![dns("a.ns")]);
     mixed.key = ca.issue(vec![dns("a.ns")]).key;
     assert!(matches!(refused(mixed, &ca), InvalidCertificate::Key(_)));
