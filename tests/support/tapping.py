@@ -70,7 +70,7 @@ class TappedProxy(TapServicer):
         self.asked: list[tap.ObserveRequest] = []
         self.identities: list[str] = []
         self.observed = asyncio.Event()
-        self._events: asyncio.Queue[tap.TapEvent | None] = asyncio.Queue()
+        self._events: asyncio.Queue[tap.TapEvent | str | None] = asyncio.Queue()
 
     def see(self, request: Request) -> None:
         for event in request.events():
@@ -78,6 +78,10 @@ class TappedProxy(TapServicer):
 
     def tell(self, event: tap.TapEvent) -> None:
         self._events.put_nowait(event)
+
+    def refuse(self, message: str) -> None:
+        """The request is not valid."""
+        self._events.put_nowait(message)
 
     def end_stream(self) -> None:
         """As when the limit of requests was reached."""
@@ -88,6 +92,8 @@ class TappedProxy(TapServicer):
         self.identities += [value for key, value in context.invocation_metadata() if key == "l5d-require-id"]
         self.observed.set()
         while (event := await self._events.get()) is not None:
+            if isinstance(event, str):
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, event)
             yield event
 
 

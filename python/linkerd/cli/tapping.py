@@ -180,13 +180,17 @@ async def tap_events(
         async with ctx.client() as client, client.stream("POST", tap_path(request), **options) as response:
             if _ERROR_HEADER in response.headers:
                 raise await _refusal(response)
+            refusal = ""
             try:
                 async for event in _events(response.content, deadline):
                     losses.add(event.dropped)
+                    refusal = event.note
                     if event.note:
                         say(event.note)
                     elif event.WhichOneof("event"):
                         yield event
+                if refusal and response.content.at_eof():
+                    raise UserError("the proxies did not take the tap", "`--path` is a regular expression: is it one?")
             finally:
                 losses.tell(last=True)
                 response.close()  # there is no end to wait for

@@ -162,6 +162,14 @@ async def test_tells_of_a_pod_that_cannot_be_reached():
     assert event.note.startswith("pod web-2 cannot be tapped at the moment: UNAVAILABLE")
 
 
+async def test_a_tap_that_a_proxy_does_not_take_is_over():
+    async with tapping(request_for(), pod("web-1", "127.0.0.2")) as (session, proxies, _):
+        proxies["127.0.0.2"].refuse("path_regex: unclosed group")
+        (event,) = await events_of(session, 1)
+    assert event.note == "the proxy of pod web-1 does not take this tap: path_regex: unclosed group"
+    assert session.refused
+
+
 @pytest.mark.parametrize(
     ("pods", "message"),
     [

@@ -132,12 +132,14 @@ class TapApi:
 
 
 async def _write_events(request: web.Request, response: web.StreamResponse, session: Session) -> None:
-    """Until the reader goes away: noticed when a write fails, or in a quiet moment when the connection is gone."""
+    """Until the reader goes away (a write fails, or in a quiet moment the connection is gone) or the proxies refuse."""
     while request.transport is not None and not request.transport.is_closing():
         events = await session.next_events(_LOOK_FOR_READER_SECONDS)
         if events:
             await response.write(b"".join(frame(event) for event in events))
             continue
+        if session.refused:
+            return
         dropped = session.take_dropped()
         if dropped:
             await response.write(frame(tap.TapEvent(dropped=dropped)))

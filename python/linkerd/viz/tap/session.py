@@ -97,7 +97,13 @@ class Session:
         self._numbers = itertools.count()
         self._observers: dict[str, asyncio.Task[None]] = {}
         self._asked: proxy.ObserveRequest | None = None
+        self._refused = False
         translate.observe_request(request)  # what cannot be translated is refused before anything is sent
+
+    @property
+    def refused(self) -> bool:
+        """Whether a proxy will not take the request as it is; asking again cannot help."""
+        return self._refused
 
     def check(self) -> None:
         """Raises NothingToTap when there is nothing to listen at now."""
@@ -177,8 +183,10 @@ class Session:
         code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
         details = f"{code.name}: {error.details()}" if code is not None else str(error)
         log.info("the proxy of %s/%s cannot be tapped: %s", pod.namespace, pod.name, details)
-        # The first failure may be a connection that was closed in passing; a request that is refused stays refused.
-        if failures == (0 if code is grpc.StatusCode.INVALID_ARGUMENT else 1):
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            self._note(f"the proxy of pod {pod.name} does not take this tap: {error.details()}")
+            self._refused = True
+        elif failures == 1:  # once may be a connection that was closed in passing
             self._note(f"pod {pod.name} cannot be tapped at the moment: {details}")
 
     def _note(self, text: str) -> None:
