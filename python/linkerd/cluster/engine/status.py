@@ -101,7 +101,9 @@ def component_statuses(instance: Instance, proc: Path) -> tuple[ComponentStatus,
 def _component_status(component: ComponentState, pids: Mapping[int, int], proc: Path) -> ComponentStatus:
     pid = pids.get(component.pid) if component.pid else None
     pss = pss_of([pid], proc) if pid is not None else None
-    return ComponentStatus(component.name, component.state, pid, pss, component.restarts)
+    # The first process cannot tell when the disk is full; /proc can.
+    state_now = "down" if component.state == "running" and pid is None else component.state
+    return ComponentStatus(component.name, state_now, pid, pss, component.restarts)
 
 
 def host_pids(first: int, proc: Path) -> dict[int, int]:

@@ -34,6 +34,11 @@ def test_components_have_the_hosts_pids_and_memory(proc: Path) -> None:
     assert (proxy.pid, proxy.pss_bytes, proxy.state) == (None, None, "waiting")
 
 
+def test_a_component_that_is_not_there_is_down_whatever_was_written_last(proc: Path) -> None:
+    instance = Instance(500, 6443, 0.0, True, (ComponentState("etcd", 99, 0, "running"),))
+    assert [c.state for c in component_statuses(instance, proc)] == ["running", "down"]
+
+
 def test_a_node_that_was_ready_before_the_start_is_not_ready_yet() -> None:
     condition = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:10Z"}
     node = {"status": {"conditions": [condition]}}
