@@ -19,7 +19,7 @@ import aiohttp
 
 from linkerd.k8s import resources
 from linkerd.k8s.client import MERGE_PATCH, Client
-from linkerd.k8s.errors import ApiError, NotFound
+from linkerd.k8s.errors import ApiError, Forbidden, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,8 @@ class Recorder:
             about, kind, reason, message = await self._queue.get()
             try:
                 await self._send(about, kind, reason, message)
+            except Forbidden as error:
+                log.debug("event %s about %s was not wanted: %s", reason, about["name"], error)  # its namespace ends
             except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 log.warning("event %s about %s was not recorded: %s", reason, about["name"], error)
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from linkerd.cluster.node.tokens import Tokens
 from linkerd.cluster.node.volumes import VolumeError, Volumes
 from linkerd.k8s import resources
 from linkerd.k8s.client import STRATEGIC_MERGE_PATCH
-from linkerd.k8s.errors import ApiError, Conflict, NotFound
+from linkerd.k8s.errors import ApiError, Conflict, Invalid, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Pod:
         self._changed = asyncio.Event()
         self._references = asyncio.Event()
         self._volumes_made = asyncio.Event()
+        self._volumes_stale = asyncio.Event()
         self._sent: Object | None = None
         if obj["metadata"].get("deletionTimestamp"):
             self._ending.set()
@@ -86,16 +88,21 @@ class Pod:
         status = self.object.get("status") or {}
         if status.get("startTime"):
             self.started = statuses.parse_time(status["startTime"])
-        known = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-        by_name = {item["name"]: item for item in known}
         if self._is_over() and status.get("reason"):
             self.verdict = Verdict(status["reason"], status.get("message", ""))
+        known = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+        by_name = {item["name"]: item for item in known}
         for container in self.containers:
             if item := by_name.get(container.record.name):
                 # Whatever a pod that is over would do otherwise: its containers do not run again.
                 policy = "Never" if self._is_over() else container.spec.get("restartPolicy") or self.restart_policy
                 restore_record(container.record, item, policy)
-                container.done = isinstance(container.record.state, Terminated)
+        if self.restart_policy == "Never" and any(item.get("containerID") for item in known):
+            # A pod that is never restarted and has lost its containers has ended, as after a reboot of a node.
+            for container in self.containers:
+                lose_record(container.record)
+        for container in self.containers:
+            container.done = isinstance(container.record.state, Terminated)
 
     # What others ask of it
 
@@ -174,12 +181,14 @@ class Pod:
             self._ending.set()
             self._references.set()
         elif any(old["metadata"].get(key) != obj["metadata"].get(key) for key in ("labels", "annotations")):
-            self._references.set()
+            self._volumes_stale.set()
         self._dirty.set()
 
     def reference_changed(self, kind: str, name: str) -> None:
         """A ConfigMap or Secret of the pod's namespace is different."""
-        if not self._references.is_set() and (self._is_waiting() or self.volumes.refers_to(kind, name)):
+        if self.volumes.refers_to(kind, name):
+            self._volumes_stale.set()
+        if self._is_waiting():
             self._references.set()
 
     def _is_waiting(self) -> bool:
@@ -210,7 +219,8 @@ class Pod:
 
     async def _run(self, group: asyncio.TaskGroup) -> None:
         """Until all containers have ended, of themselves or because the pod must."""
-        if self._is_over() or self._ending.is_set():
+        if self._is_over() or self._ending.is_set() or self._is_lost():
+            self._finished = True
             return
         tasks: list[asyncio.Task[None]] = []
         events = [group.create_task(self._progress(group, tasks)), group.create_task(wait_for(self._ending))]
@@ -229,6 +239,9 @@ class Pod:
 
     def _is_over(self) -> bool:
         return (self.object.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+    def _is_lost(self) -> bool:
+        return all(container.done for container in self.containers)
 
     async def _progress(self, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]) -> None:
         """Set up, start everything in its order, and wait for the end (of a pod that ends)."""
@@ -374,18 +387,21 @@ class Pod:
     async def _refresh_volumes(self) -> None:
         """Follow the objects that volumes are made of, and renew tokens."""
         await self._volumes_made.wait()
-        while not self._ending.is_set():
+        while True:
             renew_at = self.tokens.renew_at()
             try:
-                if renew_at is None:
-                    await self.references_changed()
-                else:
-                    await self._wait_references(max(_RETRY, renew_at - time.monotonic()))
+                async with asyncio.timeout(None if renew_at is None else max(_RETRY, renew_at - time.monotonic())):
+                    await self._volumes_stale.wait()
+            except TimeoutError:
+                pass  # a token is due
+            self._volumes_stale.clear()
+            try:
                 self.volumes.pod = self.object
                 await self.volumes.refresh()
             except (ApiError, aiohttp.ClientError, OSError) as error:
                 log.warning("volumes of %s are not up to date: %s", self.title, error)
-                await asyncio.sleep(_RETRY)
+                self._volumes_stale.set()
+                await asyncio.sleep(_MOUNT_RETRY)
 
     def _tell_limits(self) -> None:
         limited = [c.spec for c in self.containers if (c.spec.get("resources") or {}).get("limits")]
@@ -422,7 +438,7 @@ class Pod:
         metadata = self.object["metadata"]
         while not self._gone.is_set():
             try:
-                await self._write_status()
+                await self._write_last_status()
                 await self.node.client.delete(
                     resources.PODS, metadata["name"], metadata["namespace"], grace_period_seconds=0, uid=self.uid
                 )
@@ -444,10 +460,18 @@ class Pod:
                 await self._write_status()
             except (NotFound, Conflict):
                 return  # the object is gone, or another one has its name: the watch tells
+            except Invalid as error:
+                log.error("status of %s is refused: %s", self.title, error)
             except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 log.warning("status of %s was not written: %s", self.title, error)
                 await asyncio.sleep(_RETRY)
                 self._dirty.set()
+
+    async def _write_last_status(self) -> None:
+        try:
+            await self._write_status()
+        except Invalid as error:
+            log.error("last status of %s is refused: %s", self.title, error)
 
     async def _write_status(self) -> None:
         status = self.status()
@@ -481,15 +505,19 @@ class Pod:
             "hostIP": str(self.node.settings.node_ip),
             "hostIPs": _replaced([{"ip": str(self.node.settings.node_ip)}]),
             "conditions": self._conditions(records, phase),
-            "containerStatuses": _container_statuses(records, Kind.APP),
+            "containerStatuses": self._container_statuses(Kind.APP),
         }
         if generation := self.object["metadata"].get("generation"):
             status["observedGeneration"] = generation
         if self.object["spec"].get("initContainers"):
-            status["initContainerStatuses"] = _container_statuses(records, Kind.INIT, Kind.SIDECAR)
+            status["initContainerStatuses"] = self._container_statuses(Kind.INIT, Kind.SIDECAR)
         if self.address:
             status |= {"podIP": self.address, "podIPs": _replaced([{"ip": self.address}])}
         return status
+
+    def _container_statuses(self, *kinds: Kind) -> list[Object]:
+        records = [container.record for container in self.containers if container.record.kind in kinds]
+        return [statuses.container_status(shown_record(record, self.restart_policy)) for record in records]
 
     def _conditions(self, records: list[Record], phase: str) -> list[Object]:
         present = {item["type"]: item for item in (self.object.get("status") or {}).get("conditions") or ()}
@@ -512,10 +540,6 @@ async def wait_for(event: asyncio.Event) -> None:
     await event.wait()
 
 
-def _container_statuses(records: Iterable[Record], *kinds: Kind) -> list[Object]:
-    return [statuses.container_status(record) for record in records if record.kind in kinds]
-
-
 def restore_record(record: Record, status: Object, restart_policy: str) -> None:
     """Take over what an earlier agent wrote about a container whose process is gone."""
     record.restarts = status.get("restartCount", 0)
@@ -530,9 +554,25 @@ def restore_record(record: Record, status: Object, restart_policy: str) -> None:
     record.last = before
     if ended is None:
         return
-    over = restart_policy == "Never" or (restart_policy == "OnFailure" and ended.exit_code == 0)
-    if over and record.kind is Kind.APP:
+    completed = restart_policy == "OnFailure" and ended.exit_code == 0 and record.kind is Kind.APP
+    if restart_policy == "Never" or completed:
         record.state = ended
         return
     record.last = ended
     record.restarts += 1
+
+
+def lose_record(record: Record) -> None:
+    """The container of a pod that ended with an earlier agent: what had not ended is not known any more."""
+    if not isinstance(record.state, Terminated):
+        message = "The container could not be located when the pod was terminated"
+        record.state = record.last or Terminated(137, "ContainerStatusUnknown", None, None, message=message)
+
+
+def shown_record(record: Record, restart_policy: str) -> Record:
+    """The record as the API takes it: a completed init container that runs again, because a restarted agent had to
+    make the pod's network anew, may not be shown as running when its pod is not of the kind that restarts."""
+    rerun = record.kind is Kind.INIT and record.last is not None and record.last.exit_code == 0
+    if rerun and restart_policy != "Always" and not isinstance(record.state, Terminated) and record.last:
+        return replace(record, state=record.last)
+    return record

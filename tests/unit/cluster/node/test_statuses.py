@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from linkerd.cluster.node.pods import restore_record
+from linkerd.cluster.node.pods import lose_record, restore_record, shown_record
 from linkerd.cluster.node.statuses import (
     CREATING,
     Kind,
@@ -174,3 +174,22 @@ def test_a_container_that_never_started_is_not_counted() -> None:
     record = app()
     restore_record(record, {"restartCount": 0, "state": state_object(CREATING)}, "Always")
     assert (record.restarts, record.last) == (0, None)
+
+
+def test_what_a_lost_pod_had_not_ended_is_unknown() -> None:
+    running, waiting, ended = app(), app(), app(OK)
+    restore_record(running, running_status(0), "Always")
+    for record in (running, waiting, ended):
+        lose_record(record)
+    assert [record.state.reason for record in (running, waiting, ended)] == [
+        "Unknown",
+        "ContainerStatusUnknown",
+        "Completed",
+    ]
+    assert compute_phase([running, waiting, ended], "Never", None) == "Failed"
+
+
+@pytest.mark.parametrize(("policy", "shown"), [("OnFailure", OK), ("Always", Running(5.0))])
+def test_an_init_container_that_runs_again_stays_completed_where_the_api_wants_it(policy: str, shown: Any) -> None:
+    assert shown_record(init(Running(5.0), last=OK), policy).state == shown
+    assert shown_record(init(Running(5.0), last=BAD), policy).state == Running(5.0)
