@@ -319,7 +319,7 @@ class Pod:
         await self._make_volumes()
         if self.object["spec"].get("shareProcessNamespace"):
             self.pause = await self.node.spawner.pause()
-        self._tell_limits()
+        self._tell_differences()
         self._dirty.set()
 
     def _make_directories(self) -> None:
@@ -403,12 +403,16 @@ class Pod:
                 self._volumes_stale.set()
                 await asyncio.sleep(_MOUNT_RETRY)
 
-    def _tell_limits(self) -> None:
+    def _tell_differences(self) -> None:
+        """Where the pod gets less than another node would give it, it is told so, never silently."""
         limited = [c.spec for c in self.containers if (c.spec.get("resources") or {}).get("limits")]
         if limited:
             names = ", ".join(item["name"] for item in limited)
             message = f"The embedded cluster does not enforce the limits of cpu and memory of: {names}"
             self.event("Normal", "LimitsNotEnforced", message)
+        if ignored := ignored_fields(self.object["spec"]):
+            message = f"The embedded cluster's node does not know, and ignores: {', '.join(ignored)}"
+            self.event("Warning", "NotSupported", message)
 
     def _release_sandbox(self) -> None:
         if self.pause is not None:
@@ -533,6 +537,14 @@ class Pod:
 def _replaced(items: list[Object]) -> list[Object]:
     """A list that a strategic merge patch puts in the place of the old one, where it would merge by key."""
     return [{"$patch": "replace"}, *items]
+
+
+def ignored_fields(spec: Object) -> list[str]:
+    """What a pod asks for and this node does not do."""
+    containers = (*(spec.get("initContainers") or ()), *spec["containers"])
+    host_ports = any(port.get("hostPort") for item in containers for port in item.get("ports") or ())
+    ports = ["hostPort"] if host_ports and not spec.get("hostNetwork") else []
+    return [*(name for name in ("hostPID", "hostIPC", "runtimeClassName") if spec.get(name)), *ports]
 
 
 async def wait_for(event: asyncio.Event) -> None:
