@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from linkerd.checks.cluster import Cluster, listed, name_of
+from linkerd.checks.cluster import Cluster, listed, name_of, proxy_of
 from linkerd.checks.control_plane import check_cli_version, check_proxies_ready, check_proxy_versions
 from linkerd.checks.model import Category, Check, CheckFailure, Severity, Skipped
-from linkerd.k8s.resources import NAMESPACES, SERVICES
+from linkerd.k8s.resources import NAMESPACES, PODS, SERVICES
 
 Object = dict[str, Any]
 
+_INJECT = "linkerd.io/inject"
 _OPAQUE_PORTS = "config.linkerd.io/opaque-ports"
 _RESTART = "restart these workloads: `kubectl rollout restart`"
 
@@ -77,6 +78,15 @@ def data_plane(cluster: Cluster, namespace: str | None, cli_version: str) -> Cat
     async def ready() -> None:
         check_proxies_ready(await cluster.data_plane_pods(namespace), namespace)
 
+    async def meshed_as_asked() -> None:
+        wishes = {
+            name_of(item): (item["metadata"].get("annotations") or {}).get(_INJECT)
+            for item in await cluster.list(NAMESPACES)
+        }
+        bare = [name_of(pod) for pod in await cluster.list(PODS, namespace) if lacks_proxy(pod, wishes)]
+        if bare:
+            raise CheckFailure(listed("these pods ask for a proxy and have none:", bare))
+
     async def current() -> None:
         check_proxy_versions(await cluster.data_plane_pods(namespace), await cluster.version())
 
@@ -121,6 +131,14 @@ def data_plane(cluster: Cluster, namespace: str | None, cli_version: str) -> Cat
                 "see `kubectl get pods` and `kubectl logs <pod> -c linkerd-proxy`",
                 retry=True,
             ),
+            Check(
+                "pods that ask for a proxy have one",
+                "l5d-data-plane-unmeshed",
+                meshed_as_asked,
+                "`kubectl rollout restart` meshes pods that are older than the wish; `kubectl get events` tells why a pod"
+                " cannot be meshed",
+                Severity.WARNING,
+            ),
             Check("data plane is up-to-date", "l5d-data-plane-version", current, _RESTART, Severity.WARNING),
             Check("data plane and cli versions match", "l5d-data-plane-cli-version", match, _RESTART, Severity.WARNING),
             Check(
@@ -153,6 +171,15 @@ def data_plane(cluster: Cluster, namespace: str | None, cli_version: str) -> Cat
             ),
         ],
     )
+
+
+def lacks_proxy(pod: Object, wishes: Mapping[str, str | None]) -> bool:
+    """Whether the pod, or else its namespace (`wishes` by name), asks for a proxy that the pod does not have."""
+    metadata = pod["metadata"]
+    if pod["status"].get("phase") in ("Succeeded", "Failed") or metadata.get("deletionTimestamp"):
+        return False
+    wish = (metadata.get("annotations") or {}).get(_INJECT, wishes.get(metadata["namespace"]))
+    return wish in ("enabled", "ingress") and proxy_of(pod) is None
 
 
 def _check_labels(objects: list[Object], kind: str) -> None:

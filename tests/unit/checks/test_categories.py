@@ -232,6 +232,20 @@ async def test_a_proxy_that_is_not_ready_or_of_another_version(cluster, reader):
     assert found["data plane and cli versions match"].startswith("production/old running stable-0.0.1")
 
 
+async def test_pods_without_the_proxy_that_they_ask_for(cluster, reader):
+    enabled = {"linkerd.io/inject": "enabled"}
+    reader.objects.append({"kind": "Namespace", "metadata": {"name": "production", "annotations": enabled}})
+    bare, refusing, ended = pod("bare"), pod("refusing"), pod("ended")
+    for item in (bare, refusing, ended):
+        item["spec"]["containers"].pop(0)
+    refusing["metadata"]["annotations"] = {"linkerd.io/inject": "disabled"}
+    ended["status"]["phase"] = "Succeeded"
+    reader.objects += [pod(), bare, refusing, ended]
+    found = await broken(data_plane.data_plane(cluster, None, VERSION))
+    expected = "these pods ask for a proxy and have none:\n* production/bare"
+    assert found["pods that ask for a proxy have one"] == expected
+
+
 async def test_configuration_that_is_a_label_by_mistake(cluster, reader):
     reader.objects.append(pod(**{"linkerd.io/inject": "enabled"}))
     found = await broken(data_plane.data_plane(cluster, None, VERSION))
