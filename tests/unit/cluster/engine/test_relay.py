@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 @asynccontextmanager
 async def relayed(handler: Handler) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection through a relay to a server with that handler."""
+    sockets = open_sockets()
     inside = await asyncio.start_server(handler, "127.0.0.1", 0)
     async with asyncio.TaskGroup() as group:
         listener = socket.create_server(("127.0.0.1", 0))
@@ -22,14 +24,21 @@ async def relayed(handler: Handler) -> AsyncIterator[tuple[asyncio.StreamReader,
         yield reader, writer
         writer.transport.abort()
         server.close()
-        await settled()
-    inside.close()
+        inside.close()
+        await settled(sockets)
 
 
-async def settled() -> None:
-    """Until both ends of every relayed connection had the chance to notice the end of the other."""
-    for _ in range(10):
-        await asyncio.sleep(0.001)
+def open_sockets() -> int:
+    """How many this process has."""
+    # realpath, since the descriptor of the listing itself is gone when it is looked at.
+    return sum("socket:[" in os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+
+
+async def settled(sockets: int) -> None:
+    """Until both ends of every relayed connection have noticed the end of the other."""
+    async with asyncio.timeout(30):
+        while open_sockets() > sockets:  # noqa: ASYNC110 - the ends are the relay's own
+            await asyncio.sleep(0.001)
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,6 +90,7 @@ async def test_a_client_that_went_away_ends_the_inner_connection() -> None:
 
 
 async def test_without_a_server_inside_the_connection_ends() -> None:
+    sockets = open_sockets()
     with socket.create_server(("127.0.0.1", 0)) as unused:
         nobody = unused.getsockname()
     async with asyncio.TaskGroup() as group:
@@ -91,4 +101,4 @@ async def test_without_a_server_inside_the_connection_ends() -> None:
         assert await reader.read() == b""
         writer.transport.abort()
         server.close()
-        await settled()
+        await settled(sockets)
