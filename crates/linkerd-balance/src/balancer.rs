@@ -42,7 +42,7 @@ pub struct Params {
 pub struct Balancer<E> {
     params: Params,
     members: Mutex<Arc<Members<E>>>,
-    changed: Notify,
+    changed: Arc<Notify>,
     waiting: AtomicUsize,
     /// Since when no endpoint has been available.
     stuck_since: Mutex<Option<Instant>>,
@@ -71,6 +71,8 @@ struct Shared<E> {
     endpoint: E,
     load: Load,
     health: Mutex<Health>,
+    /// Wakes the requests that wait for an endpoint.
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -109,7 +111,7 @@ impl<E: Clone> Balancer<E> {
         Self {
             params,
             members: Mutex::new(Arc::new(Members::empty())),
-            changed: Notify::new(),
+            changed: Arc::default(),
             waiting: AtomicUsize::new(0),
             stuck_since: Mutex::new(None),
         }
@@ -159,6 +161,7 @@ impl<E: Clone> Balancer<E> {
                 accrual,
                 ejected_at: None,
             }),
+            changed: self.changed.clone(),
         }
     }
 
@@ -459,15 +462,21 @@ impl<E> Picked<E> {
         self.addr
     }
 
-    /// The endpoint could be connected to.
-    pub fn connected(&mut self) {
-        if self.probes.reach {
-            self.probes.reach = false;
+    /// Whether others wait for this request to show that the endpoint is back.
+    #[must_use]
+    pub const fn is_probe(&self) -> bool {
+        self.probes.reach
+    }
+
+    /// The endpoint can be reached.
+    pub fn reached(&mut self) {
+        if std::mem::take(&mut self.probes.reach) {
             self.shared.health.lock().reach.close();
+            self.shared.changed.notify_waiters();
         }
     }
 
-    /// The endpoint could not be connected to; it is left alone for a while.
+    /// The endpoint cannot be reached; it is left alone for a while.
     pub fn unreachable(&mut self) {
         self.probes.reach = false;
         self.shared
@@ -475,6 +484,7 @@ impl<E> Picked<E> {
             .lock()
             .reach
             .open(Instant::now(), rand::rng().random());
+        self.shared.changed.notify_waiters();
     }
 
     /// The response began after `rtt`.
@@ -498,6 +508,9 @@ impl<E> Picked<E> {
             breaker.open(now, rand::rng().random());
             health.ejected_at = Some(now);
         }
+        if decides {
+            self.shared.changed.notify_waiters();
+        }
     }
 }
 
@@ -513,6 +526,8 @@ impl<E> Drop for Picked<E> {
             if let (true, Some(breaker)) = (self.probes.breaker, &mut health.breaker) {
                 breaker.abandon(now);
             }
+            drop(health);
+            self.shared.changed.notify_waiters();
         }
     }
 }

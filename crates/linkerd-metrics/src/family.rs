@@ -72,7 +72,7 @@ impl Registry {
         let registry = Self {
             shared: Arc::new(shared),
         };
-        registry.collect(move |out| overflow.print(out, Instant::now()));
+        registry.collect(move |out| overflow.print_some(out, Instant::now(), |hits| hits.value() > 0));
         registry
     }
 
@@ -176,15 +176,19 @@ impl<M> Family<M> {
 
 impl<M: Print> Family<M> {
     fn print(&self, out: &mut String, now: Instant) {
+        self.print_some(out, now, |_| true);
+    }
+
+    fn print_some(&self, out: &mut String, now: Instant, wanted: impl Fn(&M) -> bool) {
         let inner = &*self.0;
         let mut all = inner.series.lock();
         retire(&mut all, inner.retain_idle, now);
-        if all.is_empty() {
+        if !all.values().any(|series| wanted(&series.value)) {
             return;
         }
         let name = inner.name;
         let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", inner.help, M::TYPE);
-        for (labels, series) in all.iter() {
+        for (labels, series) in all.iter().filter(|(_, series)| wanted(&series.value)) {
             series.value.print(out, name, labels);
         }
         if let Some(overflow) = &inner.overflow

@@ -30,6 +30,8 @@ pub(crate) struct Backend {
     /// Counts requests that no endpoint took.
     unserved: OnceLock<Arc<HttpSeries>>,
     authority: Arc<str>,
+    /// Discovery may bring other endpoints.
+    discovered: bool,
 }
 
 /// The balancers in use, shared by all routes that send to the same authority in the same way.
@@ -69,6 +71,7 @@ impl Backend {
             balancer,
             unserved: OnceLock::new(),
             authority,
+            discovered: matches!(dispatch, Dispatch::Balance { .. }),
         }
     }
 
@@ -85,6 +88,11 @@ impl Backend {
             .as_ref()?
             .pick_now(avoid)
             .filter(|p| !avoid.contains(&p.addr()))
+    }
+
+    /// Whether waiting may help when no endpoint is available: others may come, or the same one come back.
+    pub(crate) const fn may_recover(&self) -> bool {
+        self.discovered
     }
 
     fn balancer(&self) -> Result<&Balancer<Arc<Endpoint>>, Error> {

@@ -16,8 +16,8 @@ use linkerd_policy::{Id, Labels as LabelMap};
 use linkerd_stack::{Cause, Error, Retry, Source, is_grpc};
 use linkerd_tap::{Connection as Tapped, Direction, HttpTaps, Inspect};
 use linkerd_tls::ClientTls;
-use std::{net::SocketAddr, sync::Arc};
-use tokio::time::{Instant, timeout_at};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// A request as the application sent it, ready to be sent once or several times.
 pub(crate) struct Outgoing {
@@ -129,24 +129,30 @@ impl Outgoing {
 }
 
 impl Dispatch<'_> {
-    /// Waits for an endpoint and sends the request. While no server has seen it, further endpoints are tried.
+    /// Waits for an endpoint and sends the request. As long as no server has seen it, further endpoints are tried.
     pub(crate) async fn send(&self, backend: &Backend, out: &mut Outgoing) -> Result<Response, Unanswered> {
+        let give_up = Instant::now() + self.outbound.config.failfast;
         let mut tried: Vec<SocketAddr> = Vec::new();
-        let mut picked = self.pick(backend).await?;
+        let mut picked = self.pick(backend).await.map_err(|error| Unanswered {
+            error,
+            counted: false,
+        })?;
         let mut counted = false;
         loop {
-            let addr = picked.addr();
+            tried.push(picked.addr());
             let outcome = self.attempt(picked, out).await;
             counted |= outcome.as_ref().map_or_else(|e| e.counted, |_| true);
             let unsent = match &outcome {
                 Ok(answer) => answer.refused,
                 Err(unanswered) => unanswered.error.retry() == Retry::Unsent,
             };
-            tried.push(addr);
-            let another = (unsent && out.is_whole() && tried.len() <= MAX_FAILOVERS)
-                .then(|| backend.pick_now(&tried))
-                .flatten();
-            match another {
+            let again = unsent && out.is_whole() && tried.len() < MAX_ATTEMPTS;
+            let next = if again {
+                self.next(backend, &tried, give_up).await
+            } else {
+                None
+            };
+            match next {
                 Some(next) => picked = next,
                 None => {
                     return match outcome {
@@ -161,18 +167,32 @@ impl Dispatch<'_> {
         }
     }
 
-    async fn pick(&self, backend: &Backend) -> Result<PickedEndpoint, Unanswered> {
-        let picked = match self.deadline {
-            None => backend.pick(&[]).await,
-            Some((at, cause)) => match timeout_at(at, backend.pick(&[])).await {
-                Ok(picked) => picked,
-                Err(_) => Err(Error::new(cause, "timed out waiting for an endpoint").within(&backend.name)),
-            },
+    async fn pick(&self, backend: &Backend) -> Result<PickedEndpoint, Error> {
+        let Some((at, cause)) = self.deadline else {
+            return backend.pick(&[]).await;
         };
-        picked.map_err(|error| Unanswered {
-            error,
-            counted: false,
-        })
+        match timeout_at(at, backend.pick(&[])).await {
+            Ok(picked) => picked,
+            Err(_) => Err(Error::new(cause, "timed out waiting for an endpoint").within(&backend.name)),
+        }
+    }
+
+    /// Another endpoint, or the same one when it is back: a service whose pods are being replaced has moments without
+    /// any.
+    async fn next(
+        &self,
+        backend: &Backend,
+        tried: &[SocketAddr],
+        give_up: Instant,
+    ) -> Option<PickedEndpoint> {
+        if let Some(other) = backend.pick_now(tried) {
+            return Some(other);
+        }
+        if !backend.may_recover() {
+            return None;
+        }
+        let until = self.deadline.map_or(give_up, |(at, _)| at.min(give_up));
+        timeout_at(until, backend.pick(tried)).await.ok()?.ok()
     }
 
     async fn attempt(&self, mut picked: PickedEndpoint, out: &mut Outgoing) -> Result<Answer, Unanswered> {
@@ -197,10 +217,9 @@ impl Dispatch<'_> {
                         picked.unreachable();
                     }
                     out.unsent(request);
-                    return Err(give_up(begun, error.unsent()));
+                    return Err(give_up(begun, error));
                 }
             };
-            picked.connected();
             let may_be_stale = ready.may_be_stale();
             let (record, taps) = match begun.take() {
                 Some(begun) => begun,
@@ -210,9 +229,14 @@ impl Dispatch<'_> {
                 Some(taps) => observe_request(request, taps),
                 None => request,
             };
-            match self.exchange(ready, request_taps).await {
+            match self.exchange(ready, request_taps, &mut picked).await {
                 Ok(response) => {
-                    picked.answered(started.elapsed());
+                    if is_refused(&endpoint, &response) {
+                        picked.unreachable();
+                    } else {
+                        picked.reached();
+                        picked.answered(started.elapsed());
+                    }
                     return Ok(self.respond(response, &endpoint, record, taps, picked));
                 }
                 Err(Failed {
@@ -227,6 +251,7 @@ impl Dispatch<'_> {
                         out.unsent(*unsent);
                     }
                     if error.cause().source() == Source::Upstream && error.retry() != Retry::Unsent {
+                        picked.reached();
                         picked.classified(false);
                     }
                     return Err(give_up(Some((record, taps)), error));
@@ -248,11 +273,24 @@ impl Dispatch<'_> {
         }
     }
 
-    async fn exchange(&self, ready: Ready, request: Request) -> Result<Response, Failed> {
+    async fn exchange(
+        &self,
+        ready: Ready,
+        request: Request,
+        picked: &mut PickedEndpoint,
+    ) -> Result<Response, Failed> {
+        let mut sending = pin!(ready.send(request));
+        if picked.is_probe() {
+            // A proxy whose application is not there says so at once; whoever takes longer is at work.
+            match timeout(REFUSAL, sending.as_mut()).await {
+                Ok(result) => return result,
+                Err(_) => picked.reached(),
+            }
+        }
         let Some((at, cause)) = self.deadline else {
-            return ready.send(request).await;
+            return sending.await;
         };
-        match timeout_at(at, ready.send(request)).await {
+        match timeout_at(at, sending).await {
             Ok(result) => result,
             Err(_) => Err(Failed::new(Error::new(cause, "HTTP response timeout"))),
         }
@@ -312,6 +350,7 @@ impl Dispatch<'_> {
         let mut response = record.follow(response);
         let (status, map) = (response.status(), response.headers());
         let by_proxy = made_by_proxy(endpoint, &response);
+        let refused = is_refused(endpoint, &response);
         if let Some(taps) = &mut taps {
             taps.response(status, map, by_proxy);
         }
@@ -329,7 +368,7 @@ impl Dispatch<'_> {
         };
         Answer {
             response: response.map(|body| body.observe(tail)),
-            refused: by_proxy.is_some_and(is_before_application),
+            refused,
         }
     }
 }
@@ -432,11 +471,11 @@ fn made_by_proxy(endpoint: &Endpoint, response: &Response) -> Option<Cause> {
     Cause::parse_header(error.as_bytes())
 }
 
-/// Whether a proxy that answers for this cause has not passed the request to its application.
-const fn is_before_application(cause: Cause) -> bool {
+/// Whether a meshed endpoint's proxy says that its application has not seen the request.
+fn is_refused(endpoint: &Endpoint, response: &Response) -> bool {
     matches!(
-        cause,
-        Cause::ConnectRefused | Cause::ConnectError | Cause::ConnectTimeout | Cause::ShuttingDown
+        made_by_proxy(endpoint, response),
+        Some(Cause::ConnectRefused | Cause::ConnectError | Cause::ConnectTimeout | Cause::ShuttingDown)
     )
 }
 
@@ -470,7 +509,9 @@ impl Observe for Tail {
     }
 }
 
-/// How many further endpoints may be tried for a request that none has seen.
-const MAX_FAILOVERS: usize = 4;
+/// How often a request that no server has seen may be sent.
+const MAX_ATTEMPTS: usize = 8;
+/// How soon a proxy refuses a request for its application.
+const REFUSAL: Duration = Duration::from_millis(200);
 /// How many idle connections may turn out to be closed.
 const STALE_ATTEMPTS: usize = 4;

@@ -68,7 +68,7 @@ pub(crate) async fn open(bytes: &plan::Bytes) -> Result<Opened, Error> {
         let started = Instant::now();
         let error = match picked.endpoint().open().await {
             Ok(io) => {
-                picked.connected();
+                picked.reached();
                 picked.answered(started.elapsed());
                 return Ok(Opened {
                     io,

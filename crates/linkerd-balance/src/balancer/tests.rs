@@ -43,7 +43,7 @@ async fn shares(balancer: &Balancer<SocketAddr>, n: usize) -> HashMap<SocketAddr
     let mut shares = HashMap::new();
     for _ in 0..n {
         let mut picked = balancer.pick(&[]).await.unwrap();
-        picked.connected();
+        picked.reached();
         picked.answered(Duration::from_millis(1));
         *shares.entry(picked.addr()).or_default() += 1;
     }
@@ -76,7 +76,7 @@ async fn the_slow_one_gets_less() {
     let balancer = balancer(params(), &[(1, 10_000), (2, 10_000)]);
     for _ in 0..20 {
         let mut picked = balancer.pick(&[]).await.unwrap();
-        picked.connected();
+        picked.reached();
         let slow = picked.addr() == addr(1);
         picked.answered(Duration::from_millis(if slow { 500 } else { 1 }));
     }
@@ -196,4 +196,33 @@ async fn a_retry_goes_elsewhere() {
 async fn a_new_weight_keeps_the_endpoint() {
     let balancer = balancer(params(), &[(1, 10_000)]);
     balancer.update(&set(&[(1, 20_000)]), |_| unreachable!("made again"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_requests_follow_a_successful_probe_at_once() {
+    let balancer = Arc::new(balancer(params(), &[(1, 10_000)]));
+    let mut failed = balancer.pick(&[]).await.unwrap();
+    failed.unreachable();
+    drop(failed);
+    let mut probe = balancer.pick(&[]).await.unwrap();
+    assert!(probe.is_probe());
+    let start = Instant::now();
+    let waiting = tokio::spawn({
+        let balancer = balancer.clone();
+        async move { balancer.pick(&[]).await.map(|p| p.is_probe()) }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    probe.reached();
+    assert!(!waiting.await.unwrap().unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_given_up_leaves_the_next_one_to_others() {
+    let balancer = balancer(params(), &[(1, 10_000)]);
+    let mut failed = balancer.pick(&[]).await.unwrap();
+    failed.unreachable();
+    drop(failed);
+    drop(balancer.pick(&[]).await.unwrap());
+    assert!(balancer.pick(&[]).await.unwrap().is_probe());
 }
