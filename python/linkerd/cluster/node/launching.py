@@ -53,6 +53,8 @@ def make_sandbox(spec: dict[str, Any]) -> list[int]:
 
 def _write_sysctl(name: str, value: str) -> None:
     path = "/proc/sys/" + name.replace(".", "/")
+    if name.startswith("net.ipv6.") and not os.path.exists("/proc/sys/net/ipv6"):
+        return  # a kernel without IPv6 has nothing to switch off
     with open(path, "w") as file:
         file.write(value)
 

@@ -104,7 +104,7 @@ class Spawner:
     def start(cls) -> Spawner:
         """Start the process. Do it early: the child inherits nothing but the control socket."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "linkerd.cluster.node.spawner", str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", "linkerd.cluster.node.spawner", str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         ours.setblocking(False)

@@ -45,7 +45,7 @@ async def source_seen(listener: socket.socket, client: socket.socket, address: t
     loop = asyncio.get_running_loop()
     for sock in (listener, client):
         sock.setblocking(False)
-    async with asyncio.timeout(3), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         accepting = group.create_task(loop.sock_accept(listener))
         await loop.sock_connect(client, address)
     accepted, peer = accepting.result()
