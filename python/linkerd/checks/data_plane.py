@@ -135,8 +135,8 @@ def data_plane(cluster: Cluster, namespace: str | None, cli_version: str) -> Cat
                 "pods that ask for a proxy have one",
                 "l5d-data-plane-unmeshed",
                 meshed_as_asked,
-                "`kubectl rollout restart` meshes pods that are older than the wish; `kubectl get events` tells why a pod"
-                " cannot be meshed",
+                "`kubectl rollout restart` meshes pods that are older than the wish; `kubectl get events` tells of pods"
+                " that cannot be meshed",
                 Severity.WARNING,
             ),
             Check("data plane is up-to-date", "l5d-data-plane-version", current, _RESTART, Severity.WARNING),
