@@ -44,7 +44,7 @@ def pods(cluster):
     ]
     cluster.apply(yaml.safe_dump_all(objects))
     cluster.kubectl(
-        "wait", "--for=condition=Ready", "--timeout=60s", "-n", NAMESPACE, "pod/box", "pod/terminal", "pod/counter"
+        "wait", "--for=condition=Ready", "--timeout=120s", "-n", NAMESPACE, "pod/box", "pod/terminal", "pod/counter"
     )
     yield cluster
     cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
@@ -90,10 +90,10 @@ def test_an_interrupted_exec_leaves_no_process(pods, env):
     marker = "3131" if env["KUBECTL_REMOTE_COMMAND_WEBSOCKETS"] == "true" else "3232"
     process = pods.start_kubectl("exec", "-n", NAMESPACE, "box", "-c", "main", "--", "sleep", marker, env=env)
     listed = lambda: f"sleep {marker}" in execute(pods, env, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")  # noqa: E731
-    wait_until(listed, timeout=10, message="the program runs")
+    wait_until(listed, timeout=30, message="the program runs")
     process.kill()
     process.communicate()
-    wait_until(lambda: not listed(), timeout=10, message="the program is gone")
+    wait_until(lambda: not listed(), timeout=30, message="the program is gone")
 
 
 class Terminal:
@@ -106,7 +106,7 @@ class Terminal:
         self.shown = ""
 
     def expect(self, pattern: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not re.search(pattern, self.shown):
             ready, _, _ = select.select([self.process.master], [], [], max(0.0, deadline - time.monotonic()))
             assert ready, f"not shown in time: {pattern}\n{self.shown}"
@@ -119,7 +119,7 @@ class Terminal:
         os.write(self.process.master, text.encode())
 
     def wait(self) -> int:
-        code = self.process.child.wait(timeout=20)
+        code = self.process.child.wait(timeout=60)
         self.process.close()
         return code
 
@@ -165,9 +165,9 @@ def test_attach_shows_what_comes_from_now_on(pods, env):
 
 
 def test_attach_feeds_stdin_once(pods):
-    pods.kubectl("wait", "--for=condition=Ready", "--timeout=30s", "-n", NAMESPACE, "pod/reader")
+    pods.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "-n", NAMESPACE, "pod/reader")
     assert "fed\n" in pods.kubectl("attach", "-i", "-n", NAMESPACE, "reader", stdin="fed\n")
-    pods.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s", "-n", NAMESPACE, "pod/reader")
+    pods.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", "-n", NAMESPACE, "pod/reader")
 
 
 class Forwarded:
@@ -190,13 +190,13 @@ class Forwarded:
 def test_port_forward_carries_many_requests(pods, env):
     with Forwarded(pods, env, "pod/box", 8080) as forwarded:
         for _ in range(20):
-            page = urllib.request.urlopen(f"http://127.0.0.1:{forwarded.port}/bin/env", timeout=10).read()
+            page = urllib.request.urlopen(f"http://127.0.0.1:{forwarded.port}/bin/env", timeout=30).read()
             assert page.startswith(b"\x7fELF")
 
 
 def test_port_forward_says_why_a_port_is_not_reached(pods, env):
     with Forwarded(pods, env, "pod/box", 9) as forwarded:
-        with socket.create_connection(("127.0.0.1", forwarded.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", forwarded.port), timeout=30) as connection:
             assert connection.recv(1) == b""
         while "Connection refused" not in (line := forwarded.process.stderr.readline()):
             assert line
@@ -237,7 +237,7 @@ def test_previous_logs_are_those_of_the_container_before(pods):
         path = "jsonpath={.status.containerStatuses[0].restartCount}"
         return int(pods.kubectl("get", "pod", "-n", NAMESPACE, "crashing", "-o", path) or 0) > 0
 
-    wait_until(restarted, timeout=60, message="the container has restarted")
+    wait_until(restarted, timeout=120, message="the container has restarted")
     assert pods.kubectl("logs", "-n", NAMESPACE, "crashing", "--previous") == "alive\n"
     with pytest.raises(CommandFailed, match='previous terminated container "main" in pod "counter" not found'):
         pods.kubectl("logs", "-n", NAMESPACE, "counter", "-p")
@@ -263,7 +263,7 @@ def test_the_python_client_executes(api):
         _preload_content=False,
     )
     talk.write_stdin("hello\n")
-    talk.run_forever(timeout=10)
+    talk.run_forever(timeout=30)
     assert (talk.read_stdout(), talk.returncode) == ("got hello\n", 3)
     talk.sock.shutdown()
 

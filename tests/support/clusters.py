@@ -108,7 +108,8 @@ class Cluster:
     @contextlib.contextmanager
     def capture(self, path: Path, expression: str) -> Iterator[None]:
         """The packets of the cluster's network that match, into a pcap file, while the block runs."""
-        argv = ["nsenter", "--net", "--target", str(self.first_pid), "tcpdump", "--immediate-mode", "-i", "any", "-U", "-w", str(path)]
+        argv = ["nsenter", "--net", "--target", str(self.first_pid)]
+        argv += ["tcpdump", "--immediate-mode", "-i", "any", "-U", "-w", str(path)]
         process = subprocess.Popen([*argv, expression], stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         said = ""

@@ -179,7 +179,7 @@ async def test_the_python_client_executes(api):
     def talk() -> tuple[str, int]:
         client = WSClient(python_client(api), get_websocket_url(url), {}, capture_all=True)
         client.write_stdin("hello\n")
-        line = client.readline_stdout(timeout=5)
+        line = client.readline_stdout(timeout=30)
         client.close()
         return line
 
@@ -192,7 +192,7 @@ async def test_the_python_client_learns_the_exit_code(api):
 
     def talk() -> int:
         client = WSClient(python_client(api), get_websocket_url(url), {}, capture_all=True)
-        client.run_forever(timeout=5)
+        client.run_forever(timeout=30)
         code = client.returncode
         client.sock.shutdown()  # what the library leaves open when the server has ended the connection
         return code

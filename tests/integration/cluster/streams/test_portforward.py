@@ -137,4 +137,4 @@ async def test_the_pods_connection_ends_with_the_client(node):
         async with connect(node, "spdy") as peer:
             data, _ = await open_pair(peer, server.sockets[0].getsockname()[1])
             await data.write(b"hi")
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 30)

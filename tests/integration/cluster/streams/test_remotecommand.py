@@ -8,6 +8,7 @@ import json
 
 import aiohttp
 import pytest
+from linkerd.cluster.streams import remotecommand
 from support.local_runtime import spawn
 
 from .conftest import read_all
@@ -97,11 +98,12 @@ async def test_output_waits_for_a_slow_client(node):
     assert (len(channels[1]), channels[2]) == (50_000_000, b"done")
 
 
-async def test_output_of_a_program_that_has_ended_waits_too(node):
+async def test_output_of_a_program_that_has_ended_waits_too(node, monkeypatch):
+    monkeypatch.setattr(remotecommand, "_DRAIN_SECONDS", 0.02)
     argv = ["python3", "-c", "import sys; sys.stdout.buffer.write(bytes(6_000_000))"]
     async with node.websocket(EXEC, command(*argv), "v4.channel.k8s.io") as websocket:
         await websocket.receive()
-        await asyncio.sleep(1.2)  # longer than the server waits for background processes
+        await asyncio.sleep(0.3)  # longer than the server now waits for background processes
         channels = await collect(websocket)
     assert len(channels[1]) == 6_000_000
 
@@ -125,13 +127,13 @@ async def test_a_client_that_leaves_takes_the_process_with_it(node):
     async with node.websocket(EXEC, command("sleep", "1000"), "v4.channel.k8s.io") as websocket:
         await websocket.receive()
     (process,) = node.runtime.started
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await process.wait() == 137
 
 
 async def test_a_background_process_does_not_hold_the_client(node):
     async with node.websocket(EXEC, command("sh", "-c", "sleep 100 & echo hi"), "v4.channel.k8s.io") as websocket:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             channels = await collect(websocket)
     assert channels[1] == b"hi\n"
 
