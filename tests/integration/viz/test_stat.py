@@ -41,6 +41,16 @@ async def test_leaves_out_what_was_before_the_window(viz, scraped):
     assert (await stat(viz))["web"].stats.success_count == 5
 
 
+async def test_probes_of_the_node_are_no_traffic_but_a_route_of_that_name_is(viz, scraped):
+    await scraped.watched_for(WINDOW)
+    scraped.proxies.answer("web-1", success=8, route_kind="default", route_name="default")
+    scraped.proxies.answer("web-1", failure=30, route_kind="default", route_name="probe")
+    scraped.proxies.answer("web-1", success=2, route_kind="httproute", route_name="probe")
+    await scraped.now()
+    row = (await stat(viz))["web"]
+    assert (row.stats.success_count, row.stats.failure_count) == (10, 0)
+
+
 async def test_a_prometheus_that_just_started_does_not_take_the_past_for_the_present(viz, scraped):
     scraped.proxies.answer("api-1", success=1_000_000)
     await scraped.now()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from linkerd.core.kinds import (
     AUTHORIZATION_POLICY,
@@ -109,6 +109,9 @@ def _seconds(window: str) -> str:
     return f"{parse_window(window):g}"
 
 
+_PROBES = (Matcher("route_kind", "default"), Matcher("route_name", "probe"))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where the traffic of one kind of row is found.
@@ -124,11 +127,20 @@ class Plan:
     authz_matchers: Matchers | None = None
     """For the counters of what was allowed and denied; only policy rows have them."""
 
+    probes_apart: bool = False
+    """Leave out what the node's probes ask: it is no traffic, and while an application starts it fails by design."""
+
     def requests(self, window: str, metric: str = REQUESTS) -> str:
-        return sum_by(gain(metric, self.matchers, window), (*self.group, "classification"))
+        return sum_by(self._traffic(metric, window), (*self.group, "classification"))
 
     def latency(self, window: str, metric: str = LATENCY) -> str:
-        return sum_by(gain(metric, self.matchers, window), ("le", *self.group))
+        return sum_by(self._traffic(metric, window), ("le", *self.group))
+
+    def _traffic(self, metric: str, window: str) -> str:
+        counted = gain(metric, self.matchers, window)
+        if not self.probes_apart:
+            return counted
+        return f"({counted}) unless {selector(metric, (*self.matchers, *_PROBES))}"
 
     def tcp_connections(self) -> str:
         return sum_by(selector(TCP_CONNECTIONS, self.tcp_matchers or ()), self.group)
@@ -169,7 +181,7 @@ def plan(question: Question, cluster_domain: str = "cluster.local") -> Plan:
 
 def _workload_plan(target: Target) -> Plan:
     labels = (*_direction("inbound"), *_labels(target), *_present(target.kind.label))
-    return _plan(labels, _group(target.kind), peer="src")
+    return replace(_plan(labels, _group(target.kind), peer="src"), probes_apart=True)
 
 
 def _to_plan(rows: Target, to: Target) -> Plan:
