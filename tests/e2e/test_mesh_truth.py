@@ -91,7 +91,8 @@ def test_stat_shows_the_success_rate_and_the_rate(truth):
 def _settled_row(cluster):
     rows = json.loads(cluster.linkerd("viz", "stat", "deploy/server", "-n", NAMESPACE, "-t", "20s", "-o", "json"))
     found = [row for row in rows if row["name"] == "server"]
-    return found[0] if found and (found[0]["rps"] or 0) > 8.5 else None
+    # Above: the requests of the test before are still in the window.
+    return found[0] if found and 8.5 < (found[0]["rps"] or 0) < 11 else None
 
 
 class _background_client:
