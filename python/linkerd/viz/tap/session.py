@@ -184,7 +184,8 @@ class Session:
         details = f"{code.name}: {error.details()}" if code is not None else str(error)
         log.info("the proxy of %s/%s cannot be tapped: %s", pod.namespace, pod.name, details)
         if code is grpc.StatusCode.INVALID_ARGUMENT:
-            self._note(f"the proxy of pod {pod.name} does not take this tap: {error.details()}")
+            if not self._refused:  # the others will say the same
+                self._note(f"the proxy of pod {pod.name} does not take this tap: {error.details() or code.name}")
             self._refused = True
         elif failures == 1:  # once may be a connection that was closed in passing
             self._note(f"pod {pod.name} cannot be tapped at the moment: {details}")
