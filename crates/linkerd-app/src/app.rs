@@ -271,12 +271,10 @@ async fn certified(mut credentials: Credentials) {
 
 /// Ports that are known before their first connection get their policies before it.
 fn watch_ports(config: &Config, control: &Control, runtime: &Handle) {
-    let mut ports = config.inbound_ports.clone();
-    if !config.inbound_specific.gateway_suffixes.is_empty() {
-        ports.insert(config.inbound.listen.port());
-    }
-    let receivers: Vec<_> = ports
-        .into_iter()
+    let receivers: Vec<_> = config
+        .inbound_ports
+        .iter()
+        .copied()
         .map(|port| control.inbound_policy(port))
         .collect();
     runtime.spawn(async move {
@@ -367,10 +365,9 @@ impl linkerd_outbound::Discover for Discovery {
 
 fn new_inbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Inbound> {
     let proxy = &config.inbound;
-    let specific = &config.inbound_specific;
     let settings = linkerd_inbound::Config {
         listen_port: inbound_port,
-        ips: specific.ips.iter().copied().collect(),
+        ips: config.inbound_ips.iter().copied().collect(),
         detect_timeout: proxy.detect_timeout,
         connect: proxy.connect,
         pool: pool(proxy),
@@ -379,8 +376,8 @@ fn new_inbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Inbound
         http2_client: proxy.http2_client.clone(),
         max_in_flight: proxy.max_in_flight,
         discovery_idle_timeout: proxy.discovery_idle,
-        profile_timeout: specific.profile_timeout,
-        profile_suffixes: specific.profile_suffixes.clone(),
+        profile_timeout: config.inbound_profile_timeout,
+        profile_suffixes: config.control.profile_suffixes.clone(),
     };
     let deps = linkerd_inbound::Deps {
         discover: parts.discovery.clone(),
@@ -395,7 +392,7 @@ fn new_outbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Outbou
     let proxy = &config.outbound;
     let settings = linkerd_outbound::Config {
         inbound_port,
-        inbound_ips: config.inbound_specific.ips.iter().copied().collect(),
+        inbound_ips: config.inbound_ips.iter().copied().collect(),
         connect: proxy.connect,
         reconnect: proxy.connect_backoff,
         pool: pool(proxy),
@@ -406,7 +403,7 @@ fn new_outbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Outbou
         queue: proxy.queue,
         failfast: proxy.failfast_timeout,
         discovery_idle_timeout: proxy.discovery_idle,
-        informational_headers: !config.outbound_specific.hide_informational_headers,
+        informational_headers: !config.hide_informational_headers,
     };
     let deps = linkerd_outbound::Deps {
         discover: parts.discovery.clone(),

@@ -26,8 +26,12 @@ pub struct Config {
     pub outbound: ProxyConfig,
     /// Both addresses when IPv6 is on.
     pub outbound_listen: Vec<SocketAddr>,
-    pub inbound_specific: InboundConfig,
-    pub outbound_specific: OutboundConfig,
+    /// The pod's own addresses; empty: any.
+    pub inbound_ips: BTreeSet<IpAddr>,
+    /// How long an inbound request waits for its profile.
+    pub inbound_profile_timeout: Duration,
+    /// Applications do not learn the proxy's reasons in headers.
+    pub hide_informational_headers: bool,
     pub tap: TapConfig,
     pub control: linkerd_control::Config,
     pub local_id: Id,
@@ -37,6 +41,8 @@ pub struct Config {
     pub workers: usize,
     /// Ports whose policies are watched from the start.
     pub inbound_ports: BTreeSet<u16>,
+    /// Variables of Linkerd's proxy that are set here and have no effect.
+    pub without_effect: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,30 +77,6 @@ pub struct ProxyConfig {
     pub discovery_idle: Duration,
     pub http2_server: h2::ServerParams,
     pub http2_client: h2::ClientParams,
-}
-
-#[derive(Clone, Debug)]
-pub struct InboundConfig {
-    pub ips: BTreeSet<IpAddr>,
-    pub gateway_suffixes: Vec<String>,
-    pub profile_timeout: Duration,
-    pub profile_suffixes: Vec<String>,
-    pub authority_labels: bool,
-    pub access_log: Option<AccessLog>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    Apache,
-    Json,
-}
-
-#[derive(Clone, Debug)]
-pub struct OutboundConfig {
-    pub ingress_mode: bool,
-    pub hide_informational_headers: bool,
-    pub hostname_labels: bool,
-    pub tcp_failfast_timeout: Duration,
 }
 
 /// Everything that is wrong, one line each.
@@ -136,14 +118,10 @@ impl Parts {
 
     /// `None` only when a required variable is missing, which has then been noted.
     fn read(env: &Env<'_>) -> Option<Self> {
-        let ingress_mode = env.get("INGRESS_MODE", parse::boolean).unwrap_or(false);
-        let profile_suffixes = env
-            .get("DESTINATION_PROFILE_SUFFIXES", parse::suffixes)
-            .unwrap_or_else(|| vec![DEFAULT_SUFFIX.into()]);
         let inbound = inbound(env);
         let outbound = outbound(env);
         let names = names(env);
-        let control = control(env, &inbound, &outbound, &profile_suffixes);
+        let control = control(env, &inbound, &outbound);
         if env.text("IDENTITY_DISABLED").is_some() {
             env.error(
                 "IDENTITY_DISABLED",
@@ -161,36 +139,18 @@ impl Parts {
                 environment: Arc::default(),
             },
             outbound_listen: outbound_listen(env),
-            inbound_specific: InboundConfig {
-                ips: env
-                    .get("INBOUND_IPS", parse::ips)
-                    .unwrap_or_default()
-                    .into_iter()
-                    .collect(),
-                gateway_suffixes: env
-                    .get("INBOUND_GATEWAY_SUFFIXES", parse::suffixes)
-                    .unwrap_or_default(),
-                profile_timeout: env
-                    .get("DESTINATION_PROFILE_INITIAL_TIMEOUT", parse::duration)
-                    .unwrap_or(Duration::from_millis(500)),
-                profile_suffixes,
-                authority_labels: env
-                    .get("INBOUND_METRICS_AUTHORITY_LABELS", unsafe_word)
-                    .unwrap_or(false),
-                access_log: env.get("ACCESS_LOG", access_log).flatten(),
-            },
-            outbound_specific: OutboundConfig {
-                ingress_mode,
-                hide_informational_headers: env
-                    .get("OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", parse::boolean)
-                    .unwrap_or(ingress_mode),
-                hostname_labels: env
-                    .get("OUTBOUND_METRICS_HOSTNAME_LABELS", parse::boolean)
-                    .unwrap_or(false),
-                tcp_failfast_timeout: env
-                    .get("OUTBOUND_TCP_FAILFAST_TIMEOUT", parse::duration)
-                    .unwrap_or(Duration::from_secs(3)),
-            },
+            inbound_ips: env
+                .get("INBOUND_IPS", parse::ips)
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+            inbound_profile_timeout: env
+                .get("DESTINATION_PROFILE_INITIAL_TIMEOUT", parse::duration)
+                .unwrap_or(Duration::from_millis(500)),
+            hide_informational_headers: env
+                .get("OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", parse::boolean)
+                .unwrap_or(false),
+            without_effect: without_effect(env),
             tap: TapConfig {
                 listen: env
                     .get("CONTROL_LISTEN_ADDR", parse::socket_addr)
@@ -237,12 +197,7 @@ fn names(env: &Env<'_>) -> Option<(Id, Arc<str>)> {
     Some((id, name.as_str().into()))
 }
 
-fn control(
-    env: &Env<'_>,
-    inbound: &ProxyConfig,
-    outbound: &ProxyConfig,
-    profile_suffixes: &[String],
-) -> Option<linkerd_control::Config> {
+fn control(env: &Env<'_>, inbound: &ProxyConfig, outbound: &ProxyConfig) -> Option<linkerd_control::Config> {
     let identity = identity(env);
     let destination = service(env, "DESTINATION");
     let policy = service(env, "POLICY");
@@ -257,7 +212,9 @@ fn control(
         profile_networks: env
             .get("DESTINATION_PROFILE_NETWORKS", parse::networks)
             .unwrap_or_default(),
-        profile_suffixes: profile_suffixes.to_vec(),
+        profile_suffixes: env
+            .get("DESTINATION_PROFILE_SUFFIXES", parse::suffixes)
+            .unwrap_or_else(|| vec![DEFAULT_SUFFIX.into()]),
         outbound_idle: outbound.discovery_idle,
         inbound_idle: inbound.discovery_idle,
         inbound_default,
@@ -268,7 +225,8 @@ fn control(
         outbound_detect_timeout: outbound.detect_timeout,
         cluster_networks,
         connect_timeout: outbound.connect.timeout,
-        backoff: outbound.connect_backoff,
+        // The outbound maximum of a minute would leave a proxy without news for that long after an outage.
+        backoff: inbound.connect_backoff,
         identity: identity?,
         destination: destination?,
         policy: policy?,
@@ -529,24 +487,21 @@ fn share(available: usize, ratio: f64) -> usize {
     (available as f64 * ratio).round() as usize
 }
 
-fn unsafe_word(text: &str) -> parse::Parsed<bool> {
-    if text == "unsafe" {
-        Ok(true)
-    } else {
-        Err(format!("has to be `unsafe`, not {text:?}"))
-    }
+/// A person who set one of these expects something that this proxy does not do, and is told so at the start.
+fn without_effect(env: &Env<'_>) -> Vec<&'static str> {
+    let is_on = |name: &&str| env.text(name).is_some_and(|value| value.trim() != "false");
+    WITHOUT_EFFECT.into_iter().filter(is_on).collect()
 }
 
-/// Another word turns it off, as in Linkerd's proxy.
-#[expect(clippy::unnecessary_wraps, reason = "the form of all parsers")]
-fn access_log(text: &str) -> parse::Parsed<Option<AccessLog>> {
-    Ok(match text.trim() {
-        "apache" => Some(AccessLog::Apache),
-        "json" => Some(AccessLog::Json),
-        _ => None,
-    })
-}
-
+const WITHOUT_EFFECT: [&str; 7] = [
+    "INGRESS_MODE",
+    "INBOUND_GATEWAY_SUFFIXES",
+    "INBOUND_METRICS_AUTHORITY_LABELS",
+    "OUTBOUND_METRICS_HOSTNAME_LABELS",
+    "ACCESS_LOG",
+    "TRACE_COLLECTOR_SVC_ADDR",
+    "IDENTITY_SPIRE_WORKLOAD_API_ADDRESS",
+];
 const DEFAULT_SUFFIX: &str = "svc.cluster.local";
 const DEFAULT_ADMIN: SocketAddr = loopback(4191);
 const DEFAULT_OUTBOUND: SocketAddr = loopback(4140);

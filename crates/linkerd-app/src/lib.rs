@@ -10,10 +10,7 @@ mod serve;
 
 pub use self::{
     app::{App, BindError, Bound},
-    config::{
-        AccessLog, AdminConfig, Config, ConfigError, ConfigErrors, InboundConfig, OutboundConfig,
-        ProxyConfig, TapConfig,
-    },
+    config::{AdminConfig, Config, ConfigError, ConfigErrors, ProxyConfig, TapConfig},
 };
 
 /// As the control plane and the CLI show it.

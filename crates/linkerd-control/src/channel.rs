@@ -118,6 +118,8 @@ struct Slot {
     sender: Option<http2::SendRequest<Body>>,
     /// The last failure counts for all who waited for the same attempt.
     failed: Option<(Instant, ChannelError)>,
+    /// Attempts since the last connection.
+    failures: u32,
 }
 
 impl Channel {
@@ -155,19 +157,32 @@ impl Shared {
         }
         match self.open().await {
             Ok(sender) => {
+                if slot.failures > 0 {
+                    tracing::info!(service = %self.service, "Control plane reached");
+                }
                 *slot = Slot {
                     sender: Some(sender.clone()),
-                    failed: None,
+                    ..Slot::default()
                 };
                 Ok(sender)
             }
             Err(error) => {
+                let failures = slot.failures + 1;
+                self.report(&error, failures);
                 *slot = Slot {
                     sender: None,
                     failed: Some((Instant::now(), error.clone())),
+                    failures,
                 };
                 Err(error)
             }
+        }
+    }
+
+    /// Once for all streams, and ever more rarely: that it goes on is no news.
+    fn report(&self, error: &ChannelError, failures: u32) {
+        if failures.is_power_of_two() {
+            tracing::warn!(service = %self.service, %error, attempt = failures, "control plane cannot be reached");
         }
     }
 
@@ -200,7 +215,7 @@ impl Shared {
         };
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_interval(self.keep_alive_interval())
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -213,6 +228,11 @@ impl Shared {
             }
         });
         Ok(sender)
+    }
+
+    /// Not within the pod: there, connections do not get lost, and gRPC servers take frequent pings amiss.
+    fn keep_alive_interval(&self) -> Option<Duration> {
+        (!self.service.is_loopback()).then_some(KEEP_ALIVE_INTERVAL)
     }
 
     async fn secure(&self, io: tokio::net::TcpStream, id: &Id) -> Result<BoxIo, TlsError> {

@@ -1,8 +1,8 @@
 //! Keeping a stream of the control plane open.
 
-use crate::StreamLimits;
+use crate::{StreamLimits, channel::ChannelError};
 use linkerd_policy::client::Backoff;
-use std::{future::Future, ops::ControlFlow, time::Duration};
+use std::{error::Error, future::Future, ops::ControlFlow, time::Duration};
 use tokio::time::{self, Instant};
 use tonic::{Code, Status, Streaming};
 
@@ -39,32 +39,37 @@ pub(crate) async fn subscribe<M, F>(
 ) where
     F: Future<Output = Result<Streaming<M>, Status>> + Send,
 {
-    let mut attempt = 0;
+    let mut failures = 0;
     loop {
         let (end, received) = once(limits, open(), subscriber).await;
-        report(name, &end, attempt);
+        failures = if received { 1 } else { failures + 1 };
+        report(name, &end, failures);
         let ControlFlow::Continue(pause) = subscriber.ended(&end) else {
             return;
         };
-        attempt = if received { 0 } else { attempt + 1 };
         if matches!(end, End::Expired) {
             continue;
         }
-        time::sleep(pause.unwrap_or_else(|| backoff.pause(attempt, rand::random()))).await;
+        time::sleep(pause.unwrap_or_else(|| backoff.pause(failures - 1, rand::random()))).await;
     }
 }
 
 /// One failure is an event; the same one again and again is noise.
-fn report(name: &str, end: &End, attempt: u32) {
+fn report(name: &str, end: &End, failures: u32) {
     match end {
         End::Failed(status) if is_answer(status) => {
-            tracing::debug!(%name, message = status.message(), "refused")
+            tracing::debug!(%name, message = status.message(), "refused");
         }
-        End::Failed(status) if attempt.is_power_of_two() => {
+        End::Failed(status) if failures.is_power_of_two() && !is_of_channel(status) => {
             tracing::warn!(%name, code = ?status.code(), error = status.message(), "control plane stream failed");
         }
         end => tracing::debug!(%name, ?end, "control plane stream ended"),
     }
+}
+
+/// Whether the service could not be reached, which the channel has told already.
+fn is_of_channel(status: &Status) -> bool {
+    status.source().is_some_and(<dyn Error>::is::<ChannelError>)
 }
 
 /// Codes by which the server answers about the subject of a stream, as opposed to failing.

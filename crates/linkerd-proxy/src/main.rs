@@ -68,6 +68,9 @@ fn sidecar() -> ExitCode {
 
 fn run(config: Config, log: log::LogLevel) -> Result<(), Box<dyn std::error::Error>> {
     let (id, destination) = (config.local_id.clone(), config.control.destination.clone());
+    for name in &config.without_effect {
+        tracing::warn!("LINKERD2_PROXY_{name} is set and has no effect in this proxy");
+    }
     let app = App::bind(config, log)?;
     let bound = app.bound()?;
     tracing::info!(version = VERSION, "linkerd2-proxy");

@@ -197,3 +197,9 @@ fn an_identity_may_be_a_uri() {
         ("spiffe://td/web", "web.ns")
     );
 }
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let config = with(&[("INGRESS_MODE", "false"), ("ACCESS_LOG", "apache")]).unwrap();
+    assert_eq!(config.without_effect, ["ACCESS_LOG"]);
+}
