@@ -232,7 +232,7 @@ impl Worker {
         if let Err(error) = self.serve(drain) {
             tracing::error!(%error, "cannot serve");
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn serve(self, drain: drain::Watch) -> io::Result<()> {

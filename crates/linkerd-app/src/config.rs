@@ -190,7 +190,7 @@ fn names(env: &Env<'_>) -> Option<(Id, Arc<str>)> {
     match (&id, &name) {
         (_, Id::Uri(_)) => env.error("IDENTITY_SERVER_NAME", "has to be a DNS name"),
         (Id::Dns(_), name) if *name != id => {
-            env.error("IDENTITY_SERVER_NAME", "has to be IDENTITY_SERVER_ID")
+            env.error("IDENTITY_SERVER_NAME", "has to be IDENTITY_SERVER_ID");
         }
         _ => {}
     }

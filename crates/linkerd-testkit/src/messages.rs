@@ -225,13 +225,13 @@ pub fn prefix(path: &str) -> http_route::HttpRouteMatch {
 /// A service whose requests are balanced over the endpoints of `authority`.
 #[must_use]
 pub fn balanced(authority: &str) -> outbound::OutboundPolicy {
-    policy(balancer(authority))
+    policy(&balancer(authority))
 }
 
 /// A service whose requests all go to one place.
 #[must_use]
 pub fn forwarded(endpoint: dst::WeightedAddr) -> outbound::OutboundPolicy {
-    policy(outbound::Backend {
+    policy(&outbound::Backend {
         metadata: Some(default_meta("forward")),
         kind: Some(outbound::backend::Kind::Forward(endpoint)),
         queue: None,
@@ -264,7 +264,7 @@ pub fn balancer(authority: &str) -> outbound::Backend {
     }
 }
 
-fn policy(backend: outbound::Backend) -> outbound::OutboundPolicy {
+fn policy(backend: &outbound::Backend) -> outbound::OutboundPolicy {
     let http_routes = || vec![outbound_route(backend.clone())];
     let detect = outbound::proxy_protocol::Detect {
         timeout: None,

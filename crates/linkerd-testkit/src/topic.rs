@@ -77,6 +77,7 @@ impl<M: Clone + Send + 'static> Topic<M> {
     }
 
     /// Tells `message` to the streams that are open now.
+    #[expect(clippy::needless_pass_by_value, reason = "as `set`, whose twin it is")]
     pub fn send(&self, key: &str, message: M) {
         let mut inner = self.0.lock();
         if let Some(key) = inner.keys.get_mut(key) {

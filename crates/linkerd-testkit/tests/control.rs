@@ -1,6 +1,6 @@
 //! What the proxy hears from a control plane that comes, goes and changes its mind.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use linkerd_control::{Control, PolicyAnswer, Target};
 use linkerd_policy::{EndpointSet, Id};

@@ -1,6 +1,6 @@
 //! A whole proxy: its certificate, its admin server, its end.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use linkerd_testkit::{Ca, ControlPlane, ProxyBuilder, messages};
 use std::{collections::HashSet, time::Duration};

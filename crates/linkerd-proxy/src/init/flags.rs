@@ -89,16 +89,16 @@ impl Flags {
                 self.proxy_gid = u32::try_from(gid).ok().filter(|gid| *gid > 0);
             }
             "--ports-to-redirect" => {
-                self.ports_to_redirect = ports(value).ok_or_else(|| bad("a list of ports"))?
+                self.ports_to_redirect = ports(value).ok_or_else(|| bad("a list of ports"))?;
             }
             "--inbound-ports-to-ignore" => {
-                self.inbound_ports_to_ignore = ports(value).ok_or_else(|| bad("a list of ports"))?
+                self.inbound_ports_to_ignore = ports(value).ok_or_else(|| bad("a list of ports"))?;
             }
             "--outbound-ports-to-ignore" => {
-                self.outbound_ports_to_ignore = ports(value).ok_or_else(|| bad("a list of ports"))?
+                self.outbound_ports_to_ignore = ports(value).ok_or_else(|| bad("a list of ports"))?;
             }
             "--subnets-to-ignore" => {
-                self.subnets_to_ignore = subnets(value).ok_or_else(|| bad("a list of networks"))?
+                self.subnets_to_ignore = subnets(value).ok_or_else(|| bad("a list of networks"))?;
             }
             "--timeout-close-wait-secs" => {
                 let seconds: u32 = value.parse().map_err(|_| bad("a number of seconds"))?;
@@ -138,7 +138,7 @@ fn port_range(text: &str) -> Option<PortRange> {
 fn merge(mut ranges: Vec<PortRange>, next: PortRange) -> Vec<PortRange> {
     match ranges.last_mut() {
         Some(last) if *next.start() <= last.end().saturating_add(1) => {
-            *last = *last.start()..=*last.end().max(next.end())
+            *last = *last.start()..=*last.end().max(next.end());
         }
         _ => ranges.push(next),
     }
