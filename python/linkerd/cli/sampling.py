@@ -32,7 +32,7 @@ def parse_reading(text: str, at: float) -> Reading:
     from prometheus_client.parser import text_string_to_metric_families
 
     # A proxy has thousands of lines; the parser is slow and these few are all that is wanted.
-    lines = [line for line in text.splitlines() if line.startswith(_FAMILIES) and 'direction="inbound"' in line]
+    lines = [line for line in text.splitlines() if line.startswith(_FAMILIES) and _is_traffic(line)]
     responses: dict[str, float] = defaultdict(float)
     buckets: dict[float, float] = defaultdict(float)
     tcp: dict[str, float] = defaultdict(float)
@@ -52,6 +52,11 @@ def parse_reading(text: str, at: float) -> Reading:
         tcp["tcp_read_bytes_total"],
         tcp["tcp_write_bytes_total"],
     )
+
+
+def _is_traffic(line: str) -> bool:
+    """Inbound, and no probe of the node: as `viz stat` counts."""
+    return 'direction="inbound"' in line and not ('route_kind="default"' in line and 'route_name="probe"' in line)
 
 
 @dataclass(frozen=True, slots=True)

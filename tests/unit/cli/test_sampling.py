@@ -9,6 +9,7 @@ def metrics(success: int, failure: int = 0, fast: int = 0, read: int = 0) -> str
 # TYPE response_total counter
 response_total{{direction="inbound",status_code="200",classification="success"}} {success}
 response_total{{direction="inbound",status_code="500",classification="failure"}} {failure}
+response_total{{direction="inbound",route_kind="default",route_name="probe",classification="failure"}} {success * 2}
 response_total{{direction="outbound",status_code="200",classification="success"}} 99999
 response_latency_ms_bucket{{direction="inbound",le="1"}} {fast}
 response_latency_ms_bucket{{direction="inbound",le="10"}} {total}

@@ -140,7 +140,8 @@ class Plan:
         counted = gain(metric, self.matchers, window)
         if not self.probes_apart:
             return counted
-        return f"({counted}) unless {selector(metric, (*self.matchers, *_PROBES))}"
+        # Over the window, since series of pods that have gone by now are counted, too.
+        return f"({counted}) unless last_over_time({selector(metric, (*self.matchers, *_PROBES))}[{window}])"
 
     def tcp_connections(self) -> str:
         return sum_by(selector(TCP_CONNECTIONS, self.tcp_matchers or ()), self.group)
