@@ -20,6 +20,9 @@ from linkerd.kit.rpc import serve_rpc
 from linkerd.proto.destination_pb2 import GetDestination
 from linkerd.proto.destination_pb2_grpc import DestinationStub
 from support.destination_objects import create_pod, create_service, put_slice, set_ready
+from support.watches import CUT_OFF, running
+
+pytestmark = CUT_OFF
 
 
 @asynccontextmanager
@@ -27,15 +30,12 @@ async def destination(client: Client) -> AsyncIterator[DestinationStub]:
     index = Index(Settings(opaque_ports=parse_port_set("3306")))
     watch = ClusterWatch(client, index)
     service = DestinationService(index, watch.synced, "cluster.local")
-    tasks = [asyncio.ensure_future(task) for task in watch.tasks(service.touch)]
     async with (
+        running(watch.tasks(service.touch)),
         serve_rpc("127.0.0.1:0", [service.handler()], grace=0) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield DestinationStub(channel)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def addresses(update) -> list[str]:

@@ -32,6 +32,9 @@ from linkerd.proto.net_pb2 import IPAddress, TcpAddress
 from linkerd.proto.outbound_pb2 import TrafficSpec
 from linkerd.proto.outbound_pb2_grpc import OutboundPoliciesStub
 from support.destination_objects import create_pod, create_service
+from support.watches import CUT_OFF, running
+
+pytestmark = CUT_OFF
 
 
 @asynccontextmanager
@@ -46,15 +49,12 @@ async def policy(client: Client) -> AsyncIterator[grpc.aio.Channel]:
         service.touch(sources)
         statuses.touch(sources)
 
-    tasks = [asyncio.ensure_future(task) for task in (*watch.tasks(touch), statuses.run())]
     async with (
+        running((*watch.tasks(touch), statuses.run())),
         serve_rpc("127.0.0.1:0", service.handlers(), grace=0) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield channel
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def read(stream):
