@@ -47,6 +47,9 @@ pub struct Bound {
     pub outbound: SocketAddr,
 }
 
+/// Inbound connections that still come then are of clients that have not heard of the end at all.
+const LINGER: Duration = Duration::from_secs(5);
+
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error("cannot listen on {0} ({1}): {2}")]
@@ -114,25 +117,35 @@ impl App {
     /// When threads or runtimes cannot be had.
     pub fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let admin_runtime = AdminThread::start()?;
-        let (signal, watch) = drain::channel();
+        let (inbound, inbound_watch) = drain::channel();
+        let (outbound, outbound_watch) = drain::channel();
+        let drains = Drains {
+            inbound: inbound_watch,
+            outbound: outbound_watch,
+        };
         let shutdown = Shutdown::default();
         let grace = self.config.shutdown_grace;
         let workers = self.config.workers;
         let worker = Worker::new(self, &admin_runtime.handle, &shutdown)?;
         for number in 1..workers {
-            let (worker, drain) = (worker.clone(), watch.clone());
+            let (worker, drains) = (worker.clone(), drains.clone());
             thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || worker.work_alone(drain))?;
+                .spawn(move || worker.work_alone(drains))?;
         }
         worker_runtime()?.block_on(async move {
-            let working = tokio::spawn(worker.work(watch));
+            let working = tokio::spawn(worker.work(drains));
             tokio::select! {
                 () = stop => {}
                 () = shutdown.requested() => {}
             }
             tracing::info!(?grace, "Draining");
-            if time::timeout(grace, signal.drain()).await.is_err() {
+            // One after the other: to answer what it has taken, the application may still have to ask others.
+            let drained = async {
+                inbound.drain().await;
+                outbound.drain().await;
+            };
+            if time::timeout(grace, drained).await.is_err() {
                 tracing::warn!(
                     ?grace,
                     "connections were still open at the end of the grace period"
@@ -142,6 +155,13 @@ impl App {
         });
         Ok(())
     }
+}
+
+/// Outbound traffic goes on until the inbound one is done: the application needs it to finish what it has taken.
+#[derive(Clone)]
+struct Drains {
+    inbound: drain::Watch,
+    outbound: drain::Watch,
 }
 
 /// What a worker serves with. The listeners are its own handles: once every worker has let go of them, the kernel
@@ -210,32 +230,32 @@ impl Worker {
         })
     }
 
-    fn work_alone(self, drain: drain::Watch) {
+    fn work_alone(self, drains: Drains) {
         match worker_runtime() {
-            Ok(runtime) => runtime.block_on(self.work(drain)),
+            Ok(runtime) => runtime.block_on(self.work(drains)),
             Err(error) => tracing::error!(%error, "a worker cannot start"),
         }
     }
 
     /// Serves on the current runtime from the first certificate on. Returns never, because the worker's runtime, and
     /// with it every connection, would end: the process ends when all have been drained.
-    async fn work(self, drain: drain::Watch) {
-        let mut draining = drain.clone();
+    async fn work(self, drains: Drains) {
+        let mut draining = drains.inbound.clone();
         tokio::select! {
             () = certified(self.credentials.clone()) => {}
             () = draining.signaled() => {
-                drop((self, drain, draining));
+                drop((self, drains, draining));
                 return std::future::pending().await;
             }
         }
         drop(draining);
-        if let Err(error) = self.serve(drain) {
+        if let Err(error) = self.serve(drains) {
             tracing::error!(%error, "cannot serve");
         }
         std::future::pending::<()>().await;
     }
 
-    fn serve(self, drain: drain::Watch) -> io::Result<()> {
+    fn serve(self, drains: Drains) -> io::Result<()> {
         let Self {
             inbound,
             outbound,
@@ -246,10 +266,22 @@ impl Worker {
         for listener in outbound_listeners {
             let outbound = outbound.clone();
             let serve = move |accepted, drain| outbound.clone().serve(accepted, drain);
-            tokio::spawn(accept("outbound", listener.listen()?, drain.clone(), serve));
+            tokio::spawn(accept(
+                "outbound",
+                listener.listen()?,
+                drains.outbound.clone(),
+                None,
+                serve,
+            ));
         }
         let serve = move |accepted, drain| inbound.clone().serve(accepted, drain);
-        tokio::spawn(accept("inbound", inbound_listener.listen()?, drain, serve));
+        tokio::spawn(accept(
+            "inbound",
+            inbound_listener.listen()?,
+            drains.inbound,
+            Some(LINGER),
+            serve,
+        ));
         Ok(())
     }
 }
@@ -295,7 +327,7 @@ fn spawn_on<F>(
 {
     runtime.spawn(async move {
         match bound.listen() {
-            Ok(listener) => accept(name, listener, drain, serve).await,
+            Ok(listener) => accept(name, listener, drain, None, serve).await,
             Err(error) => tracing::error!(%error, listener = name, "cannot listen"),
         }
     });

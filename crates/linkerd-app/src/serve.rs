@@ -17,21 +17,22 @@ use tokio::time::{self, Instant};
 ///
 /// A drain does not close the door at once: clients learn of this pod's end a little later than it does, and what
 /// they open until then is still served, with `drain` telling each connection to take one request only. The loop
-/// ends once nobody has come for a while, or after a while anyway.
+/// ends once nobody has come for a while, or after `linger` anyway.
 pub(crate) async fn accept<F>(
     name: &'static str,
     listener: Listener,
     mut drain: drain::Watch,
+    linger: Option<Duration>,
     serve: impl Fn(Accepted, drain::Watch) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
     let open = Arc::<AtomicUsize>::default();
-    let mut last_call = None;
+    let mut began = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = closing(&mut drain, &mut last_call) => return,
+            () = closing(&mut drain, linger, &mut began) => return,
         };
         match accepted {
             Ok(_) if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS => {
@@ -54,11 +55,12 @@ pub(crate) async fn accept<F>(
     }
 }
 
-/// Resolves when a drain has begun and nothing has come for [`QUIET`], or [`LINGER`] after it began.
-async fn closing(drain: &mut drain::Watch, last_call: &mut Option<Instant>) {
+/// Resolves when a drain has begun and nothing has come for [`QUIET`], or `linger` after it began.
+async fn closing(drain: &mut drain::Watch, linger: Option<Duration>, began: &mut Option<Instant>) {
     drain.signaled().await;
-    let last_call = *last_call.get_or_insert_with(|| Instant::now() + LINGER);
-    time::sleep_until(last_call.min(Instant::now() + QUIET)).await;
+    let began = *began.get_or_insert_with(Instant::now);
+    let quiet = Instant::now() + QUIET;
+    time::sleep_until(linger.map_or(quiet, |linger| quiet.min(began + linger))).await;
 }
 
 /// Without a pause, a process that is out of file descriptors would spin.
@@ -86,5 +88,3 @@ impl Drop for Open {
 const MAX_CONNECTIONS: usize = 65_536;
 /// Endpoints leave the clients' balancers within a second.
 const QUIET: Duration = Duration::from_secs(1);
-/// Whoever still comes then has not heard of it at all.
-const LINGER: Duration = Duration::from_secs(5);

@@ -4,7 +4,11 @@
 
 use linkerd_testkit::{Ca, ControlPlane, ProxyBuilder, messages};
 use std::{collections::HashSet, time::Duration};
-use tokio::{net::TcpStream, time};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time,
+};
 use tonic::Status;
 
 async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
@@ -136,4 +140,34 @@ async fn it_ends_when_asked_by_the_admin_server() {
     let outbound = proxy.bound.outbound;
     proxy.ended().await;
     assert!(TcpStream::connect(outbound).await.is_err());
+}
+
+#[tokio::test]
+async fn the_application_can_ask_others_while_its_requests_are_drained() {
+    let plane = ControlPlane::start().await;
+    let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = application.local_addr().unwrap();
+    let mut proxy = ProxyBuilder::new("a.test", &plane)
+        .inbound_to(addr)
+        .outbound_to(addr)
+        .start();
+    proxy.ready().await;
+    let mut request = TcpStream::connect(proxy.bound.inbound).await.unwrap();
+    request
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut taken, _) = application.accept().await.unwrap();
+    proxy.drain();
+    // Longer than a door without visitors stays open.
+    time::sleep(Duration::from_millis(1500)).await;
+    TcpStream::connect(proxy.bound.outbound).await.unwrap();
+    taken
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    request.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("ok"), "{answer}");
+    proxy.ended().await;
 }
