@@ -58,6 +58,8 @@ struct Answer {
     response: Response,
     /// Its proxy says that its application has not seen the request.
     refused: bool,
+    /// Why its proxy itself made it.
+    by_proxy: Option<Cause>,
 }
 
 /// What is done at a response's end.
@@ -102,6 +104,10 @@ impl Outgoing {
         std::mem::replace(&mut self.parts, parts)
     }
 
+    fn is_idempotent(&self) -> bool {
+        self.parts.method.is_idempotent() && self.parts.method != http::Method::CONNECT
+    }
+
     /// Whether all of it can be sent once more.
     pub(crate) fn is_whole(&self) -> bool {
         match &self.body {
@@ -137,7 +143,7 @@ impl Dispatch<'_> {
             error,
             counted: false,
         })?;
-        let mut counted = false;
+        let (mut counted, mut lost_before) = (false, false);
         loop {
             tried.push(picked.addr());
             let outcome = self.attempt(picked, out).await;
@@ -146,7 +152,10 @@ impl Dispatch<'_> {
                 Ok(answer) => answer.refused,
                 Err(unanswered) => unanswered.error.retry() == Retry::Unsent,
             };
-            let again = unsent && out.is_whole() && tried.len() < MAX_ATTEMPTS;
+            // RFC 9110 §9.2.2: what may be repeated by its method may be sent again when its connection was lost.
+            let lost = !lost_before && out.is_idempotent() && was_lost(&outcome);
+            lost_before |= lost;
+            let again = (unsent || lost) && out.is_whole() && tried.len() < MAX_ATTEMPTS;
             let next = if again {
                 self.next(backend, &tried, give_up).await
             } else {
@@ -369,7 +378,16 @@ impl Dispatch<'_> {
         Answer {
             response: response.map(|body| body.observe(tail)),
             refused,
+            by_proxy,
         }
+    }
+}
+
+/// Whether a server, or the proxy before it, lost the connection before the response began.
+fn was_lost(outcome: &Result<Answer, Unanswered>) -> bool {
+    match outcome {
+        Ok(answer) => answer.by_proxy == Some(Cause::UpstreamClosed),
+        Err(unanswered) => unanswered.error.cause() == Cause::UpstreamClosed,
     }
 }
 
