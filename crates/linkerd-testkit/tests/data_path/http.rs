@@ -13,9 +13,9 @@ async fn both_sides_count_exactly_what_was_sent() {
         let path = if i % 7 == 0 { "/status/503" } else { "/status/200" };
         let answer = client.ask(get(path)).await;
         if answer.status.is_success() {
-            good += 1
+            good += 1;
         } else {
-            bad += 1
+            bad += 1;
         }
     }
     assert_eq!((good, bad), (171, 29));
