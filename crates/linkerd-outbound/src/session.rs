@@ -71,7 +71,7 @@ impl Session {
         })
     }
 
-    async fn route(&self, mut parts: Parts, body: Body, started: Instant) -> Result<Response, Refusal> {
+    async fn route(&self, mut parts: Parts, body: Body, started: Instant) -> Result<Response, Box<Refusal>> {
         let missing = || Error::new(Cause::Internal, "destination is not known");
         let plan = self.destination.current().ok_or_else(missing)?;
         let named = headers::authority(&parts)?;
@@ -124,7 +124,7 @@ impl Session {
         plan: &Plan,
         routes: &ProfileRoutes,
         request: Incoming,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Box<Refusal>> {
         let Incoming {
             mut parts,
             body,
@@ -205,7 +205,7 @@ impl Session {
         rule: &Rule,
         prefix: Option<&str>,
         request: Incoming,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Box<Refusal>> {
         let Incoming {
             mut parts,
             body,
@@ -278,7 +278,7 @@ impl Session {
         chosen: &RouteBackend,
         out: &mut Outgoing,
         response_headers: &mut Vec<HeaderModifier>,
-    ) -> Result<Result<Response, Unanswered>, Refusal> {
+    ) -> Result<Result<Response, Unanswered>, Box<Refusal>> {
         if chosen.filters.is_empty() {
             return Ok(dispatch.send(&chosen.backend, out).await);
         }
@@ -297,19 +297,19 @@ impl Session {
         unanswered: Unanswered,
         backend: &Arc<Backend>,
         record: Option<Record>,
-    ) -> Refusal {
+    ) -> Box<Refusal> {
         let Unanswered { error, counted } = unanswered;
         let error = error.within(format_args!(
             "logical service {} ({})",
             self.destination.addr, plan.parent
         ));
-        Refusal {
+        Box::new(Refusal {
             error,
             answer: Answer::Plain,
             unserved: (!counted).then(|| backend.clone()),
             record,
             shown: counted,
-        }
+        })
     }
 
     /// `head` is the request, kept for taps.
@@ -388,7 +388,7 @@ impl Session {
             .refused(&inspect, answer.status, answer.head.headers(), answer.cause);
     }
 
-    fn enter(&self) -> Result<InFlight, Refusal> {
+    fn enter(&self) -> Result<InFlight, Box<Refusal>> {
         let in_flight = InFlight(self.outbound.in_flight.clone());
         if in_flight.0.fetch_add(1, Relaxed) >= self.outbound.config.max_in_flight {
             return Err(Error::new(Cause::LoadShed, "too many requests in flight").into());
@@ -429,13 +429,13 @@ impl Handler for Session {
         };
         let in_flight = match self.enter() {
             Ok(in_flight) => in_flight,
-            Err(refusal) => return self.refuse(client, refusal, started, Some(&parts)),
+            Err(refusal) => return self.refuse(client, *refusal, started, Some(&parts)),
         };
         let head = self.outbound.tap.is_active().then(|| parts.clone());
         // The future of a routed request is large; in the heap it does not weigh on the connection's own.
         match Box::pin(self.route(parts, body, started)).await {
             Ok(response) => Ok(returned(response, client.version).map(|body| body.observe(in_flight))),
-            Err(refusal) => self.refuse(client, refusal, started, head.as_ref()),
+            Err(refusal) => self.refuse(client, *refusal, started, head.as_ref()),
         }
     }
 }
@@ -471,11 +471,11 @@ fn take_required_id(parts: &mut Parts) -> Result<Option<Id>, Error> {
         .ok_or_else(invalid)
 }
 
-fn no_route() -> Refusal {
+fn no_route() -> Box<Refusal> {
     Error::new(Cause::NoRoute, "no route").into()
 }
 
-fn no_backend() -> Refusal {
+fn no_backend() -> Box<Refusal> {
     Error::new(Cause::LoadShed, "the route has no backends").into()
 }
 
@@ -536,7 +536,7 @@ fn apply(
     prefix: Option<&str>,
     parts: &mut Parts,
     response_headers: &mut Vec<HeaderModifier>,
-) -> Result<(), Refusal> {
+) -> Result<(), Box<Refusal>> {
     for filter in filters {
         match filter {
             Filter::RequestHeaders(modifier) => modifier.apply(&mut parts.headers),
@@ -551,33 +551,33 @@ fn apply(
                 let location = HeaderValue::from_str(&location)
                     .map_err(|_| Error::new(Cause::InvalidPolicy, "redirect to an invalid location"))?;
                 let answer = Answer::Redirect(redirect.status, location);
-                return Err(Refusal {
+                return Err(Box::new(Refusal {
                     error,
                     answer,
                     unserved: None,
                     record: None,
                     shown: false,
-                });
+                }));
             }
             Filter::HttpFailure(injector) if injector.ratio.hits(rand::rng().random()) => {
                 let error = Error::new(Cause::FaultInjected, &*injector.failure.message);
-                return Err(Refusal {
+                return Err(Box::new(Refusal {
                     error,
                     answer: Answer::Status(injector.failure.status),
                     unserved: None,
                     record: None,
                     shown: false,
-                });
+                }));
             }
             Filter::GrpcFailure(injector) if injector.ratio.hits(rand::rng().random()) => {
                 let error = Error::new(Cause::FaultInjected, &*injector.failure.message);
-                return Err(Refusal {
+                return Err(Box::new(Refusal {
                     error,
                     answer: Answer::Grpc(injector.failure.code),
                     unserved: None,
                     record: None,
                     shown: false,
-                });
+                }));
             }
             Filter::HttpFailure(_) | Filter::GrpcFailure(_) => {}
             Filter::Unknown => return Err(Error::new(Cause::InvalidPolicy, "unknown filter").into()),
@@ -586,16 +586,16 @@ fn apply(
     Ok(())
 }
 
-impl From<Error> for Refusal {
+impl From<Error> for Box<Refusal> {
     fn from(error: Error) -> Self {
         debug!(%error, "request refused");
-        Self {
+        Self::new(Refusal {
             error,
             answer: Answer::Plain,
             unserved: None,
             record: None,
             shown: false,
-        }
+        })
     }
 }
 
