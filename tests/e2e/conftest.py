@@ -16,6 +16,7 @@ def cluster():
 def mesh(cluster):
     """The cluster with the control plane and viz in it, by the commands that a user types."""
     if not cluster.kubectl("get", "deploy", "-n", "linkerd-viz", "--ignore-not-found", "-o", "name"):
+        cluster.linkerd("check", "--pre")
         cluster.apply(cluster.linkerd("install", "--crds"))
         cluster.apply(cluster.linkerd("install"))
         cluster.kubectl("wait", "--for=condition=Available", "--timeout=180s", "-n", "linkerd", "deploy", "--all")
