@@ -71,7 +71,7 @@ proto: $(STAMPS)/python-dev ## Generate both sides of the wire from proto/
 
 .PHONY: proto-check
 proto-check: proto ## See that what is committed is what proto/ generates
-	@git diff --exit-code --stat -- python/linkerd/proto crates/linkerd-proto/src/gen
+	@git diff --exit-code --stat -- python/linkerd/proto crates/linkerd-proto/src/gen demo
 
 .PHONY: lock
 lock: $(STAMPS)/python ## Resolve the Python requirements anew, with hashes

@@ -4,40 +4,43 @@
 # source: linkerd_demo/ledger.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "linkerd_demo/ledger.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'linkerd_demo/ledger.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x19linkerd_demo/ledger.proto\x12\x04shop"\x1c\n\x0b\x42ookRequest\x12\r\n\x05\x63\x65nts\x18\x01 \x01(\x03"\x1a\n\tBookReply\x12\r\n\x05\x65ntry\x18\x01 \x01(\x03"\x10\n\x0e\x42\x61lanceRequest"\x1d\n\x0c\x42\x61lanceReply\x12\r\n\x05\x63\x65nts\x18\x01 \x01(\x03\x32n\n\x06Ledger\x12*\n\x04\x42ook\x12\x11.shop.BookRequest\x1a\x0f.shop.BookReply\x12\x38\n\x07\x42\x61lance\x12\x14.shop.BalanceRequest\x1a\x12.shop.BalanceReply"\x03\x90\x02\x01\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19linkerd_demo/ledger.proto\x12\x04shop\"\x1c\n\x0b\x42ookRequest\x12\r\n\x05\x63\x65nts\x18\x01 \x01(\x03\"\x1a\n\tBookReply\x12\r\n\x05\x65ntry\x18\x01 \x01(\x03\"\x10\n\x0e\x42\x61lanceRequest\"\x1d\n\x0c\x42\x61lanceReply\x12\r\n\x05\x63\x65nts\x18\x01 \x01(\x03\x32n\n\x06Ledger\x12*\n\x04\x42ook\x12\x11.shop.BookRequest\x1a\x0f.shop.BookReply\x12\x38\n\x07\x42\x61lance\x12\x14.shop.BalanceRequest\x1a\x12.shop.BalanceReply\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "linkerd_demo.ledger_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'linkerd_demo.ledger_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_LEDGER"].methods_by_name["Balance"]._loaded_options = None
-    _globals["_LEDGER"].methods_by_name["Balance"]._serialized_options = b"\220\002\001"
-    _globals["_BOOKREQUEST"]._serialized_start = 35
-    _globals["_BOOKREQUEST"]._serialized_end = 63
-    _globals["_BOOKREPLY"]._serialized_start = 65
-    _globals["_BOOKREPLY"]._serialized_end = 91
-    _globals["_BALANCEREQUEST"]._serialized_start = 93
-    _globals["_BALANCEREQUEST"]._serialized_end = 109
-    _globals["_BALANCEREPLY"]._serialized_start = 111
-    _globals["_BALANCEREPLY"]._serialized_end = 140
-    _globals["_LEDGER"]._serialized_start = 142
-    _globals["_LEDGER"]._serialized_end = 252
+  DESCRIPTOR._loaded_options = None
+  _globals['_LEDGER'].methods_by_name['Balance']._loaded_options = None
+  _globals['_LEDGER'].methods_by_name['Balance']._serialized_options = b'\220\002\001'
+  _globals['_BOOKREQUEST']._serialized_start=35
+  _globals['_BOOKREQUEST']._serialized_end=63
+  _globals['_BOOKREPLY']._serialized_start=65
+  _globals['_BOOKREPLY']._serialized_end=91
+  _globals['_BALANCEREQUEST']._serialized_start=93
+  _globals['_BALANCEREQUEST']._serialized_end=109
+  _globals['_BALANCEREPLY']._serialized_start=111
+  _globals['_BALANCEREPLY']._serialized_end=140
+  _globals['_LEDGER']._serialized_start=142
+  _globals['_LEDGER']._serialized_end=252
 # @@protoc_insertion_point(module_scope)

@@ -95,8 +95,8 @@ async def test_mounts_appear_where_nothing_was_and_hide_nothing(rig: Rig, tmp_pa
 
 
 async def test_the_working_directory_is_made(rig: Rig) -> None:
-    command = replace(rig.script("pwd"), cwd="/work/of/mine")
-    assert (await rig.run(command))[1] == "/work/of/mine\n"
+    command = replace(rig.script("pwd"), cwd="/srv/of/mine")
+    assert (await rig.run(command))[1] == "/srv/of/mine\n"
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("sh -c 'kill -9 $$'", 137)])
