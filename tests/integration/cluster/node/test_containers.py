@@ -119,7 +119,8 @@ async def test_a_large_environment_arrives(rig: Rig) -> None:
 
 async def test_signals_are_as_a_program_expects_them(rig: Rig) -> None:
     _, text = await rig.run(rig.script("grep -E 'SigIgn|SigBlk' /proc/self/status"))
-    assert {int(line.split()[1], 16) for line in text.splitlines()} == {0}
+    c_library = 0b11 << 31  # 32 and 33 are glibc's own; whoever started us may have left them ignored
+    assert {int(line.split()[1], 16) & ~c_library for line in text.splitlines()} == {0}
 
 
 async def test_exec_is_in_the_containers_namespaces(rig: Rig) -> None:
