@@ -26,10 +26,13 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
         .get_all(header::CONNECTION)
         .iter()
         .any(|v| tokens(v).any(|t| t.eq_ignore_ascii_case("upgrade")));
-    named
-        && headers
-            .get(header::UPGRADE)
-            .is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    // An upgrade to HTTP/2 in clear text would carry requests past the checks of each: RFC 9113 has dropped it.
+    let mut wanted = headers
+        .get_all(header::UPGRADE)
+        .iter()
+        .flat_map(tokens)
+        .peekable();
+    named && wanted.peek().is_some() && wanted.all(|t| !t.eq_ignore_ascii_case("h2c"))
 }
 
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
@@ -50,6 +53,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     }
     headers.remove("proxy-connection");
     headers.remove("keep-alive");
+    headers.remove("http2-settings");
 }
 
 fn strip_connection_named(headers: &mut HeaderMap) {
@@ -74,7 +78,7 @@ const FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCOD
 /// Where a request says it wants to go: the URI's authority, or the host header.
 ///
 /// # Errors
-/// A host that is no authority, or two different ones.
+/// A host header that is no authority, or more than one where the URI names none.
 pub fn authority(parts: &Parts) -> Result<Option<Authority>, Error> {
     if let Some(authority) = parts.uri.authority() {
         return Ok(Some(authority.clone()));
@@ -171,16 +175,22 @@ pub fn make_h1(parts: &mut Parts, orig: OrigProto) -> Result<(), Error> {
     parts.version = orig.version;
     parts.headers.remove(header::TRANSFER_ENCODING);
     join_cookies(&mut parts.headers);
-    if let Some(authority) = parts.uri.authority()
-        && !parts.headers.contains_key(header::HOST)
-    {
-        let host = HeaderValue::from_str(host_of(authority))
-            .map_err(|e| Error::new(Cause::MalformedRequest, e.to_string()))?;
-        parts.headers.insert(header::HOST, host);
-    }
+    set_host(parts)?;
     if !orig.absolute && parts.method != Method::CONNECT {
-        make_origin_form(parts);
+        make_origin_form(parts)?;
     }
+    Ok(())
+}
+
+/// Makes the host header say what the target says: the target decides (RFC 9112 §3.2.2), and a server that reads only
+/// the header must not see another host than the one that was checked.
+fn set_host(parts: &mut Parts) -> Result<(), Error> {
+    let Some(authority) = parts.uri.authority() else {
+        return Ok(());
+    };
+    let host = HeaderValue::from_str(host_of(authority))
+        .map_err(|e| Error::new(Cause::MalformedRequest, e.to_string()))?;
+    parts.headers.insert(header::HOST, host);
     Ok(())
 }
 
@@ -190,17 +200,22 @@ fn host_of(authority: &Authority) -> &str {
     text.rsplit_once('@').map_or(text, |(_, host)| host)
 }
 
-/// Leaves only path and query in the request's target.
-pub fn make_origin_form(parts: &mut Parts) {
+/// Leaves only path and query in the request's target; its authority goes into the host header.
+///
+/// # Errors
+/// An authority that no header can carry.
+pub fn make_origin_form(parts: &mut Parts) -> Result<(), Error> {
     if parts.uri.authority().is_none() {
-        return;
+        return Ok(());
     }
+    set_host(parts)?;
     let path = parts
         .uri
         .path_and_query()
         .cloned()
         .unwrap_or_else(|| PathAndQuery::from_static("/"));
     parts.uri = Uri::from(path);
+    Ok(())
 }
 
 /// The request's target with the authority that it names.
@@ -262,6 +277,49 @@ mod tests {
             request = request.header(*k, *v);
         }
         request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn no_upgrade_hides_clear_text_http2() {
+        for value in ["h2c", "H2C", "h2c, websocket", "websocket, h2c"] {
+            assert!(
+                !is_upgrade(&parts("/", &[("connection", "upgrade"), ("upgrade", value)])),
+                "{value}"
+            );
+        }
+        let twice = [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("upgrade", "h2c"),
+        ];
+        assert!(!is_upgrade(&parts("/", &twice)));
+        assert!(is_upgrade(&parts(
+            "/",
+            &[("connection", "upgrade"), ("upgrade", "websocket")]
+        )));
+    }
+
+    #[test]
+    fn the_server_reads_the_host_that_was_checked() {
+        let mut request = parts("http://public/x", &[("host", "admin"), ("host", "other")]);
+        assert_eq!(authority(&request).unwrap().unwrap(), "public");
+        make_origin_form(&mut request).unwrap();
+        assert_eq!(request.uri, "/x");
+        assert_eq!(
+            request.headers.get_all(header::HOST).iter().collect::<Vec<_>>(),
+            ["public"]
+        );
+
+        let mut request = parts("http://public/x", &[("host", "admin")]);
+        let orig = OrigProto {
+            version: Version::HTTP_11,
+            absolute: false,
+        };
+        make_h1(&mut request, orig).unwrap();
+        assert_eq!(
+            request.headers.get_all(header::HOST).iter().collect::<Vec<_>>(),
+            ["public"]
+        );
     }
 
     #[test]

@@ -188,6 +188,12 @@ async fn serve_direct(
             format!("this proxy is no gateway for {name}"),
         ));
     }
+    if header.port.get() == dst.port() {
+        return Err(Error::new(
+            Cause::Loop,
+            "a direct connection to the proxy's own port",
+        ));
+    }
     let dst = SocketAddr::new(dst.ip(), header.port.get());
     let port = inbound.ports.of(inbound, dst);
     let policy = port.policy();

@@ -393,14 +393,24 @@ impl Session {
 
     /// Readies an admitted request for the application.
     fn prepare(&self, parts: &mut Parts) -> Result<(detect::Version, Option<OrigProto>), Error> {
+        let prepared = Self::prepare_form(parts);
+        // Last, so that nothing that the client wrote into `connection` takes it away again.
         parts.headers.remove(L5D_CLIENT_ID);
         if let Some(id) = self.tls.client_id()
             && let Ok(id) = HeaderValue::from_str(id.as_str())
         {
             parts.headers.insert(L5D_CLIENT_ID, id);
         }
+        prepared
+    }
+
+    /// Gives the request the form of the version that the application gets.
+    fn prepare_form(parts: &mut Parts) -> Result<(detect::Version, Option<OrigProto>), Error> {
         if parts.version == Version::HTTP_2 {
             let Some(orig) = headers::take_orig_proto(&mut parts.headers) else {
+                if parts.uri.authority().is_some() {
+                    parts.headers.remove(http::header::HOST);
+                }
                 return Ok((detect::Version::Http2, None));
             };
             headers::make_h1(parts, orig)?;
@@ -410,7 +420,7 @@ impl Session {
         let upgrade = headers::is_upgrade(parts);
         headers::strip_hop_by_hop(&mut parts.headers, upgrade);
         if parts.method != http::Method::CONNECT {
-            headers::make_origin_form(parts);
+            headers::make_origin_form(parts)?;
         }
         Ok((detect::Version::Http1, None))
     }

@@ -7,7 +7,7 @@ use crate::{
     dispatch::{Dispatch, Outgoing, Unanswered},
     plan::{Conditions, Filter, Http, Plan, ProfileRoutes, Protocol, Retry, RouteBackend, Rule},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, Version, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request::Parts};
 use linkerd_http::{
     Body, Classes, Handler, Observe, Record, Request, Response, classify,
     headers::{self, L5D_DST_CANONICAL, L5D_REQUIRE_ID},
@@ -223,6 +223,7 @@ impl Session {
             .map_or(RETRY_BODY, |r| r.max_bytes.min(MAX_RETRY_BODY));
         let route_labels = || route_labels(route);
         let classes = Classes::Default;
+        let method = parts.method.clone();
         let mut out = Outgoing::new(parts, body, authority, keep);
         let mut attempt = 0_u32;
         loop {
@@ -246,7 +247,7 @@ impl Session {
                 .await?;
             if let Some(retry) = rule.retry.as_ref().filter(|_| retries_left)
                 && out.is_whole()
-                && retry.applies(&outcome)
+                && retry.applies(&outcome, &method)
                 && rule.timeouts.request.is_none_or(|t| started.elapsed() < t)
             {
                 if let Some(backoff) = retry.backoff {
@@ -512,12 +513,20 @@ fn deadline(timeouts: Timeouts, retry: Option<&Retry>, started: Instant) -> Opti
 }
 
 impl Retry {
-    fn applies(&self, outcome: &Result<Response, Unanswered>) -> bool {
+    /// Whether the rule asks for another attempt. A connection that was lost after the request was sent says nothing
+    /// of what the server has done, so only requests that may be repeated (RFC 9110 §9.2.2) are sent again then.
+    fn applies(&self, outcome: &Result<Response, Unanswered>, method: &Method) -> bool {
         match outcome {
             Ok(response) => self
                 .conditions
                 .match_response(response.status(), response.headers()),
-            Err(unanswered) => matches!(unanswered.error.retry(), Retryable::Maybe | Retryable::Unsent),
+            Err(unanswered) => match unanswered.error.retry() {
+                Retryable::Unsent => true,
+                Retryable::Maybe => {
+                    method.is_idempotent() || unanswered.error.cause() == Cause::ResponseTimeout
+                }
+                Retryable::Never => false,
+            },
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::{Reason, server::SendResponse};
 use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
-use linkerd_stack::{Error, drain, grpc_status_of, is_grpc};
+use linkerd_stack::{Error, Retry, drain, grpc_status_of, is_grpc};
 use std::{
     future::{Future, poll_fn},
     pin::pin,
@@ -164,5 +164,9 @@ fn grpc_trailers(error: &Error) -> HeaderMap {
 }
 
 fn reset_reason(error: &Error) -> Reason {
+    if error.retry() == Retry::Unsent {
+        // RFC 9113 §8.7: tells the client that it may send the request again.
+        return Reason::REFUSED_STREAM;
+    }
     error.reset().map_or(Reason::INTERNAL_ERROR, Reason::from)
 }
