@@ -212,9 +212,16 @@ def unpack_layer(layer: tarfile.TarFile, root: Path) -> None:
         if name == _OPAQUE:
             _empty(parent)
         elif name.startswith(_WHITEOUT):
-            _remove(parent / name.removeprefix(_WHITEOUT))
+            _remove(parent / _whited_out(name))
         else:
             _place(layer, member, parent / name, root)
+
+
+def _whited_out(name: str) -> str:
+    hidden = name.removeprefix(_WHITEOUT)
+    if hidden in ("", ".", ".."):
+        raise ValueError(f"the whiteout `{name}` names no file of its directory")
+    return hidden
 
 
 def _safe_parts(name: str) -> tuple[str, ...]:

@@ -65,10 +65,12 @@ def prepare(settings: Settings) -> None:
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         _check_marker(directory)
-        for path in (settings.logs, settings.run, settings.images, settings.pods):
+        for path in (settings.logs, settings.run, settings.pods):
             path.mkdir(exist_ok=True)
-        for path in (settings.etcd, settings.pki):
+        # Images may hold programs that are setuid root: none of this machine's users may reach them.
+        for path in (settings.etcd, settings.pki, settings.images):
             path.mkdir(mode=0o700, exist_ok=True)
+            path.chmod(0o700)
     except (NotADirectoryError, FileExistsError) as error:
         raise StateError(f"{error.filename} is not a directory", "choose another one with `--state-dir`") from error
     except PermissionError as error:

@@ -160,6 +160,9 @@ class Container:
             return None
         except SpawnError as error:
             return self._failed_start(error)
+        except OSError as error:
+            # A full disk, say: this container waits, its neighbours go on.
+            return self._failed_start(SpawnError(error.errno or 0, error.strerror or str(error)))
         try:
             return await self._attend()
         finally:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 class UnknownImage(LookupError):
@@ -103,10 +106,14 @@ def lookup(name: str, programs: Programs, added: Mapping[str, Image]) -> Image:
 
 
 def added_images(directory: Path) -> dict[str, Image]:
-    """What `linkerd cluster image add` has put there, by `key_of` its name. A damaged file raises ValueError."""
+    """What `linkerd cluster image add` has put there, by `key_of` its name. A damaged file is told and left out."""
     images = {}
     for path in sorted(directory.glob("*.json")):
-        image = parse_image(path.read_text())
+        try:
+            image = parse_image(path.read_text())
+        except ValueError as error:
+            log.error("image description %s: error: %s", path, error)
+            continue
         images[key_of(image.name)] = image
     return images
 

@@ -105,6 +105,14 @@ def test_links_are_kept_and_followed_inside_the_image(tmp_path: Path) -> None:
     assert (root / "usr/bin/ash").samefile(root / "usr/bin/sh")
 
 
+@pytest.mark.parametrize("name", [".wh...", ".wh..", ".wh.", "etc/.wh..."])
+def test_a_whiteout_cannot_reach_beyond_its_directory(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sibling").write_text("stays")
+    with pytest.raises(ValueError, match="names no file"):
+        unpacked(tmp_path / "root", [("etc", None), (name, b"")])
+    assert (tmp_path / "sibling").exists()
+
+
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/../evil"])
 def test_a_path_out_of_the_image_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="leaves the image"):

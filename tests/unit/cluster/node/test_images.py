@@ -88,6 +88,12 @@ def test_descriptions_are_read_from_their_directory(tmp_path: Path) -> None:
     assert (image.root, image.entrypoint, image.env, image.workdir) == (Path("/srv/b"), ("/b",), {"K": "V"}, "/")
 
 
+def test_a_damaged_description_does_not_keep_the_others_away(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "b.json").write_text(json.dumps({"name": "a.io/b:1", "root": None}))
+    assert list(added_images(tmp_path)) == ["a.io/b:1"]
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", "{"])
 def test_a_damaged_description_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="not an image description"):
