@@ -98,8 +98,7 @@ def up() -> None:
     cluster = Cluster()
     started = cluster.start()
     progress.say("the embedded Kubernetes runs" if started else "the demo's cluster is running already")
-    if not cluster.exists("deploy/linkerd-proxy-injector", "-n", "linkerd"):
-        _install_mesh(cluster, progress)
+    _install_mesh(cluster, progress)
     _deploy_demo(cluster, progress)
     table = _wait_for_numbers(cluster)
     progress.say("the numbers are there")
@@ -107,16 +106,21 @@ def up() -> None:
 
 
 def _install_mesh(cluster: Cluster, progress: Progress) -> None:
+    """What is not there yet: an earlier run may have ended half-way. The last object of a manifest tells."""
+    lacks_mesh = not cluster.exists("secret/linkerd-config-overrides", "-n", "linkerd")
+    lacks_viz = lacks_mesh or not cluster.exists("authorizationpolicies.policy.linkerd.io/tap-api", "-n", "linkerd-viz")
     with ThreadPoolExecutor() as pool:
         crds = pool.submit(cluster.linkerd, "install", "--crds")
         viz = pool.submit(cluster.linkerd, "viz", "install", "--ignore-cluster", *_VIZ_VALUES)
         control_plane = pool.submit(cluster.linkerd, "install", "--ignore-cluster")
-        cluster.apply(crds.result())
-        cluster.apply(control_plane.result())
-        progress.say("control plane applied")
+        if lacks_mesh:
+            cluster.apply(crds.result())
+            cluster.apply(control_plane.result())
+            progress.say("control plane applied")
         cluster.wait_available("linkerd", "linkerd-proxy-injector")
-        cluster.apply(viz.result())
-        progress.say("viz applied")
+        if lacks_viz:
+            cluster.apply(viz.result())
+            progress.say("viz applied")
 
 
 def _deploy_demo(cluster: Cluster, progress: Progress) -> None:
@@ -142,12 +146,21 @@ def _wait_for_numbers(cluster: Cluster) -> str:
     deadline = time.monotonic() + _NUMBERS_SECONDS
     missing = called
     while time.monotonic() < deadline:
-        rows = json.loads(cluster.linkerd("viz", "stat", "deploy", "-n", "production", "-o", "json") or "[]")
-        missing = called - {row["name"] for row in rows if row["success"] is not None}
+        missing = called - _with_numbers(cluster)
         if not missing:
             return cluster.linkerd("viz", "stat", "deploy", "-n", "production")
         time.sleep(_POLL_SECONDS)
     raise UpError(f"no numbers after {_NUMBERS_SECONDS} s for: {', '.join(sorted(missing))}")
+
+
+def _with_numbers(cluster: Cluster) -> set[str]:
+    try:
+        rows = json.loads(cluster.linkerd("viz", "stat", "deploy", "-n", "production", "-o", "json") or "[]")
+    except UpError as error:
+        # After a restart of the cluster, viz may be called available while its pod is just starting.
+        sys.stderr.write(f"not yet: {error}\n")
+        return set()
+    return {row["name"] for row in rows if row["success"] is not None}
 
 
 def _closing(cluster: Cluster, table: str) -> str:
