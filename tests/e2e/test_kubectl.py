@@ -150,6 +150,7 @@ def test_scale_changes_pods_and_endpoints(verbs):
     wait_until(lambda: endpoints() == 3, timeout=120, message="three endpoints")
     kubectl(verbs, "scale", "deploy/web", "--replicas=2")
     wait_until(lambda: endpoints() == 2, timeout=120, message="two endpoints")
+    wait_until(lambda: len(names(verbs, "pods", "app=web")) == 2, timeout=120, message="the third pod is gone")
 
 
 def test_exec_and_logs_find_their_pod_by_its_deployment(verbs):
