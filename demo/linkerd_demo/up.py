@@ -109,6 +109,8 @@ def _install_mesh(cluster: Cluster, progress: Progress) -> None:
     """What is not there yet: an earlier run may have ended half-way. The last object of a manifest tells."""
     lacks_mesh = not cluster.exists("secret/linkerd-config-overrides", "-n", "linkerd")
     lacks_viz = lacks_mesh or not cluster.exists("authorizationpolicies.policy.linkerd.io/tap-api", "-n", "linkerd-viz")
+    if not lacks_viz:
+        return
     with ThreadPoolExecutor() as pool:
         crds = pool.submit(cluster.linkerd, "install", "--crds")
         viz = pool.submit(cluster.linkerd, "viz", "install", "--ignore-cluster", *_VIZ_VALUES)
@@ -118,9 +120,8 @@ def _install_mesh(cluster: Cluster, progress: Progress) -> None:
             cluster.apply(control_plane.result())
             progress.say("control plane applied")
         cluster.wait_available("linkerd", "linkerd-proxy-injector")
-        if lacks_viz:
-            cluster.apply(viz.result())
-            progress.say("viz applied")
+        cluster.apply(viz.result())
+        progress.say("viz applied")
 
 
 def _deploy_demo(cluster: Cluster, progress: Progress) -> None:
