@@ -27,7 +27,9 @@ down: ## End the demo's cluster; nothing is left behind
 	@if [ -x $(BIN)/linkerd ]; then $(BIN)/linkerd cluster stop; else echo "nothing is built, so nothing runs"; fi
 
 .PHONY: build
-build: $(STAMPS)/tools $(STAMPS)/python $(STAMPS)/kube $(STAMPS)/proxy ## Build all programs into .venv/bin
+build: $(STAMPS)/python ## Build all programs into .venv/bin
+	@# Side by side: linking is serial in both languages, and each leaves a core to the other meanwhile.
+	@$(MAKE) --no-print-directory -j2 $(STAMPS)/kube $(STAMPS)/proxy
 
 .PHONY: test
 test: build $(STAMPS)/python-dev lint proto-check test-rust test-unit test-integration test-e2e ## Pass all tests
