@@ -60,18 +60,28 @@ def tap_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def tap_request(ctx: Context, options: dict[str, Any]) -> viz_tap_pb2.TapByResourceRequest:
     """Raises UserError for flags that do not fit."""
-    from linkerd.proto import viz_tap_pb2 as tap
-
     namespace = ctx.namespace(options["namespace"])
-    request = tap.TapByResourceRequest(maxRps=options["max_rps"], notes=True)
-    request.target.CopyFrom(_selection(_target(options["resource"], namespace), options["selector"]))
-    request.match.all.SetInParent()
-    request.extract.SetInParent()
+    request = _request(_target(options["resource"], namespace), options["max_rps"], options["selector"])
     _match_to(request, options, namespace)
     _match_http(request, options)
     if options["source"] or options["from_namespace"]:
         request.sources.CopyFrom(_selection(_other(options["source"], options["from_namespace"], namespace)))
     _fill_filter(request.filter, options)
+    return request
+
+
+def plain_tap_request(resource: str, namespace: str, max_rps: float) -> viz_tap_pb2.TapByResourceRequest:
+    """Everything that the resource does. Raises UserError."""
+    return _request(_target((resource,), namespace), max_rps)
+
+
+def _request(target: Target, max_rps: float, labels: str = "") -> viz_tap_pb2.TapByResourceRequest:
+    from linkerd.proto import viz_tap_pb2 as tap
+
+    request = tap.TapByResourceRequest(maxRps=max_rps, notes=True)
+    request.target.CopyFrom(_selection(target, labels))
+    request.match.all.SetInParent()
+    request.extract.SetInParent()
     return request
 
 
