@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from linkerd.cli.context import global_options
+from linkerd.cli.errors import UserError
 
 Options = Callable[[bool], list[click.Option]]
 """Makes options anew; the argument says whether help hides them."""
@@ -24,6 +25,8 @@ class Entry(NamedTuple):
     alias_of: str = ""
     moved_to: str = ""
     """Where the command is found nowadays; said on stderr before it runs."""
+    out_of_scope: str = ""
+    """Why Linkerd's command of this name is not here; said instead of running anything."""
 
 
 class LazyGroup(click.Group):
@@ -35,7 +38,7 @@ class LazyGroup(click.Group):
         self._shared = shared
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(name for name, entry in self.table.items() if not entry.hidden and not entry.alias_of)
+        return sorted(name for name, entry in self.table.items() if not (entry.hidden or entry.alias_of))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self.table.get(cmd_name)
@@ -52,6 +55,8 @@ class LazyGroup(click.Group):
         name = args[0]
         if name not in self.table:
             raise click.UsageError(f'unknown command "{name}" for "{ctx.command_path}"', ctx)
+        if reason := self.table[name].out_of_scope:
+            raise UserError(f"`{ctx.command_path} {name}` is out of scope: {reason}")
         if moved_to := self.table[name].moved_to:
             print(f'Command "{name}" is deprecated, use instead `{moved_to}`\n', file=sys.stderr)
         return super().resolve_command(ctx, args)

@@ -17,7 +17,15 @@ from linkerd.cli.groups import Entry, LazyGroup
 
 _COMMANDS = "linkerd.cli.commands"
 
+_OUT_OF_SCOPE = {
+    "install-cni": "the proxy's init container sets the rules of a pod's network, there is no CNI plugin",
+    "jaeger": "proxies pass trace headers on, but report to no collector; use your tracing system's own installation",
+    "multicluster": "a mesh lives in one cluster; other clusters' services are reached like any outside service",
+    "spire": "identities come from the control plane's own identity service, for pods only",
+}
+
 TABLE = {
+    "authz": Entry(f"{_COMMANDS}.authz", "The policies that bear on a workload"),
     "check": Entry(f"{_COMMANDS}.check", "Check the installation for problems"),
     "cluster": Entry(f"{_COMMANDS}.cluster", "Run a Kubernetes of one machine, without containers"),
     "completion": Entry(f"{_COMMANDS}.completion", "Print a shell's completion script"),
@@ -26,11 +34,15 @@ TABLE = {
     "identity": Entry(f"{_COMMANDS}.identity", "Show the certificates of meshed pods"),
     "inject": Entry(f"{_COMMANDS}.inject", "Add the proxy, or the wish for it, to manifests"),
     "install": Entry(f"{_COMMANDS}.install", "Print the manifests of the control plane"),
+    "prune": Entry(f"{_COMMANDS}.prune", "Print objects that an older version left behind, for deletion"),
+    "profile": Entry(f"{_COMMANDS}.profile", "Print a ServiceProfile made from OpenAPI, proto or a template"),
     "stat": Entry(f"{_COMMANDS}.stat", "Golden metrics from the proxies themselves, and which are not well"),
     **{
         name: Entry(f"{_COMMANDS}.viz.{name}", "", hidden=True, moved_to=f"linkerd viz {name}")
         for name in ("edges", "routes", "tap", "top")
     },
+    **{name: Entry("", "", hidden=True, out_of_scope=reason) for name, reason in _OUT_OF_SCOPE.items()},
+    "mc": Entry("", "", hidden=True, out_of_scope=_OUT_OF_SCOPE["multicluster"]),
     "uninject": Entry(f"{_COMMANDS}.uninject", "Remove the proxy from manifests"),
     "uninstall": Entry(f"{_COMMANDS}.uninstall", "Print the objects of the control plane, for deletion"),
     "upgrade": Entry(f"{_COMMANDS}.upgrade", "Print the manifests of an installed control plane anew"),

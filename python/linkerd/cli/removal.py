@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from linkerd.cli.context import Context
@@ -12,14 +13,28 @@ from linkerd.k8s.resources import (
     AUTHORIZATION_POLICIES,
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
+    CONFIG_MAPS,
+    CRON_JOBS,
     CUSTOM_RESOURCE_DEFINITIONS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
     HTTP_ROUTES,
+    JOBS,
+    MESH_TLS_AUTHENTICATIONS,
     MUTATING_WEBHOOKS,
     NAMESPACES,
+    NETWORK_AUTHENTICATIONS,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     ROLE_BINDINGS,
     ROLES,
+    SECRETS,
+    SERVER_AUTHORIZATIONS,
     SERVERS,
+    SERVICE_ACCOUNTS,
+    SERVICE_PROFILES,
+    SERVICES,
+    STATEFUL_SETS,
     VALIDATING_WEBHOOKS,
     Resource,
 )
@@ -39,12 +54,66 @@ _KINDS = (
 )
 """In the order of deletion: what calls into the namespace goes before it. The rest goes with the namespace."""
 
+_PRUNED = (
+    CONFIG_MAPS,
+    CRON_JOBS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    JOBS,
+    MESH_TLS_AUTHENTICATIONS,
+    NETWORK_AUTHENTICATIONS,
+    SECRETS,
+    SERVICES,
+    SERVICE_PROFILES,
+    STATEFUL_SETS,
+    ROLES,
+    ROLE_BINDINGS,
+    SERVICE_ACCOUNTS,
+    POD_DISRUPTION_BUDGETS,
+    SERVERS,
+    SERVER_AUTHORIZATIONS,
+    AUTHORIZATION_POLICIES,
+    HTTP_ROUTES,
+    CLUSTER_ROLES,
+    CLUSTER_ROLE_BINDINGS,
+    API_SERVICES,
+    MUTATING_WEBHOOKS,
+    VALIDATING_WEBHOOKS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+)
+"""The kinds that an installation makes, but for its namespace."""
+
 _VIZ = "linkerd.io/extension in (viz,linkerd-viz)"
 
 
 async def control_plane_objects(ctx: Context) -> list[Object]:
     async with ctx.client() as client:
         return await _stubs(client, _KINDS, f"linkerd.io/control-plane-ns={ctx.linkerd_namespace}")
+
+
+async def stale_control_plane_objects(ctx: Context, rendered: Iterable[Object]) -> list[Object]:
+    """What is labelled as the control plane's, and is not among what an upgrade would apply."""
+    async with ctx.client() as client:
+        found = await _stubs(client, _PRUNED, f"linkerd.io/control-plane-ns={ctx.linkerd_namespace}")
+    return stale(found, rendered)
+
+
+async def stale_viz_objects(ctx: Context, rendered: Iterable[Object]) -> list[Object]:
+    async with ctx.client() as client:
+        return stale(await _stubs(client, _PRUNED, _VIZ), rendered)
+
+
+def stale(found: Iterable[Object], rendered: Iterable[Object]) -> list[Object]:
+    """Those found that are not rendered. An object is known by its group, kind, namespace and name: the version in
+    which it was applied says nothing."""
+    wanted = {_key(obj) for obj in rendered}
+    return [obj for obj in found if _key(obj) not in wanted]
+
+
+def _key(obj: Object) -> tuple[str, str, str, str]:
+    metadata = obj["metadata"]
+    group = obj["apiVersion"].rpartition("/")[0]
+    return group, obj["kind"], metadata.get("namespace") or "", metadata["name"]
 
 
 async def viz_objects(ctx: Context) -> list[Object]:

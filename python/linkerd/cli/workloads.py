@@ -55,45 +55,53 @@ async def pods_of(client: Client, target: Target) -> list[Pod]:
 
 
 class ScrapeError(Exception):
-    """A proxy did not give its metrics; the text says why."""
+    """An admin port did not give what was asked; the text says why."""
 
 
 class Scraper:
-    """Reads the metrics of pods' proxies, each through a port-forward of its own that stays open."""
+    """Reads admin ports, each through a port-forward of its own that stays open. `timeout` is that of one answer."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, timeout: float = _TIMEOUT_SECONDS) -> None:
         self._client = client
+        self._timeout = timeout
 
     @asynccontextmanager
-    async def open(self, pod: Pod) -> AsyncIterator[ProxyMetrics]:
+    async def open(self, pod: Pod) -> AsyncIterator[AdminPort]:
+        """The pod's proxy. Raises OSError when no local port can be had."""
+        async with self.open_port(pod.namespace, pod.name, pod.admin_port or ADMIN_PORT) as admin:
+            yield admin
+
+    @asynccontextmanager
+    async def open_port(self, namespace: str, pod: str, port: int) -> AsyncIterator[AdminPort]:
         """Raises OSError when no local port can be had."""
         import aiohttp
 
         from linkerd.k8s.portforward import listen
 
-        port = pod.admin_port or ADMIN_PORT
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=self._timeout)
         async with (
-            listen(self._client, pod.namespace, pod.name, port) as listener,
+            listen(self._client, namespace, pod, port) as listener,
             aiohttp.ClientSession(timeout=timeout) as session,
         ):
-            yield ProxyMetrics(session, listener)
+            yield AdminPort(session, listener)
 
 
-class ProxyMetrics:
+class AdminPort:
+    """HTTP to one container."""
+
     def __init__(self, session: ClientSession, listener: Listener) -> None:
         self._session = session
         self._listener = listener
 
-    async def read(self) -> str:
-        """The text of `/metrics`. Raises ScrapeError."""
+    async def read(self, path: str = "/metrics") -> str:
+        """The text of a page. Raises ScrapeError."""
         import aiohttp
 
-        url = f"http://127.0.0.1:{self._listener.port}/metrics"
+        url = f"http://127.0.0.1:{self._listener.port}{path}"
         try:
             async with self._session.get(url) as response:
                 if response.status != 200:
-                    raise ScrapeError(f"the proxy answered with HTTP status {response.status}")
+                    raise ScrapeError(f"{path} answered with HTTP status {response.status}")
                 return await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             failure = self._listener.failure

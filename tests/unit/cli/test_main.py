@@ -85,10 +85,16 @@ def test_the_control_planes_namespace_comes_from_the_environment(probe, monkeypa
     assert probe[0].linkerd_namespace == "other"
 
 
-@pytest.mark.parametrize("name", sorted(cli.TABLE))
+@pytest.mark.parametrize("name", sorted(name for name, entry in cli.TABLE.items() if not entry.out_of_scope))
 def test_every_command_has_help(name, capsys):
     assert run(name, "--help") == 0
     assert "Usage: linkerd" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [("multicluster",), ("mc", "link"), ("jaeger", "--help"), ("install-cni", "-o")])
+def test_what_is_out_of_scope_says_so(capsys, arguments):
+    assert run(*arguments) == 1
+    assert f"error: `linkerd {arguments[0]}` is out of scope: " in capsys.readouterr().err
 
 
 def test_version_loads_only_what_it_needs():

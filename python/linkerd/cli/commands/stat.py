@@ -17,7 +17,7 @@ from linkerd.cli.output import json, stat
 from linkerd.cli.progress import spinning
 from linkerd.cli.reaching import targets
 from linkerd.cli.sampling import Reading, Sampled, parse_reading, traffic
-from linkerd.cli.workloads import ProxyMetrics, ScrapeError, Scraper, pod_index
+from linkerd.cli.workloads import AdminPort, ScrapeError, Scraper, pod_index
 from linkerd.core import kinds
 from linkerd.core.kinds import Kind, Target
 from linkerd.core.label_selectors import parse_label_selector
@@ -199,9 +199,9 @@ async def _sample(scraper: Scraper, pods: list[Pod], report: Report) -> dict[tup
 
 
 async def _read_all(
-    proxies: dict[tuple[str, str], ProxyMetrics], gate: asyncio.Semaphore, report: Report
+    proxies: dict[tuple[str, str], AdminPort], gate: asyncio.Semaphore, report: Report
 ) -> dict[tuple[str, str], Reading]:
-    async def read(key: tuple[str, str], proxy: ProxyMetrics) -> Reading | None:
+    async def read(key: tuple[str, str], proxy: AdminPort) -> Reading | None:
         async with gate:
             try:
                 return parse_reading(await proxy.read(), time.monotonic())

@@ -65,7 +65,7 @@ def command(
     if only_crds:
         print_crds(ctx, complete_values(given), output)
         return
-    overrides, credentials, kept = ctx.run(_installed(ctx))
+    overrides, credentials, kept = ctx.run(installed(ctx))
     given = merged(overrides, given)
     values = complete_values(given)
     if not values["identity"]["externalCA"] and not force:
@@ -78,7 +78,7 @@ def command(
     print_documents(control_plane_documents(installation), output)
 
 
-async def _installed(ctx: Context) -> tuple[Values, Credentials, dict[str, ServerCertificate]]:
+async def installed(ctx: Context) -> tuple[Values, Credentials, dict[str, ServerCertificate]]:
     """What the user set, and the certificates as they are in the cluster. Raises UserError."""
     from linkerd.checks.cluster import Cluster
     from linkerd.k8s.errors import NotFound

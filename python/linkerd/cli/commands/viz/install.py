@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import click
 
@@ -53,17 +55,19 @@ def command(
     if print_values:
         print_documents([default_values("viz_values.yaml")])
         return
-    given = merged(
-        _HIGH_AVAILABILITY if ha else {},
-        {"linkerdNamespace": ctx.linkerd_namespace},
-    )
-    if not (ignore_cluster or skip_checks):
-        given = merged(given, ctx.run(_of_control_plane(ctx, wait)))
-    values = complete_values(merged(given, given_values(files, sets, set_strings, set_files)), "viz_values.yaml")
+    agreed = {} if ignore_cluster or skip_checks else ctx.run(_of_control_plane(ctx, wait))
+    given = merged(agreed, given_values(files, sets, set_strings, set_files))
+    print_documents(documents(ctx, ha=ha, given=given), output)
+
+
+def documents(ctx: Context, *, ha: bool, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All objects of the extension. Raises UserError."""
+    own = merged(_HIGH_AVAILABILITY if ha else {}, {"linkerdNamespace": ctx.linkerd_namespace})
+    values = complete_values(merged(own, given), "viz_values.yaml")
     namespace = ctx.viz_namespace or "linkerd-viz"
     lifetime = timedelta(seconds=parse_duration(values["tap"]["certificateLifetime"]))
     tap = new_server_certificate(f"tap.{namespace}.svc", lifetime)
-    print_documents(render(VizInstallation(namespace, values, tap)), output)
+    return render(VizInstallation(namespace, values, tap))
 
 
 async def _of_control_plane(ctx: Context, wait: float) -> dict[str, str]:
