@@ -143,10 +143,15 @@ class Snapshots(Generic[K, V]):
 
 
 class Memo(Generic[K, V]):
-    """Values by key, each computed once and forgotten when something it was computed from is touched."""
+    """Values by key, each computed once and forgotten when something it was computed from is touched.
 
-    def __init__(self, compute: Compute[K, V]) -> None:
+    No more than `limit` are kept, those used last: keys come from the network, and anybody may ask for names that do
+    not exist. What was forgotten is only computed again.
+    """
+
+    def __init__(self, compute: Compute[K, V], *, limit: int = 10_000) -> None:
         self._compute = compute
+        self._limit = limit
         self._values: dict[K, tuple[V, frozenset[Hashable]]] = {}
         self._by_source: dict[Hashable, set[K]] = {}
 
@@ -155,15 +160,29 @@ class Memo(Generic[K, V]):
 
     def get(self, key: K) -> tuple[V, frozenset[Hashable]]:
         """The value and its sources."""
-        found = self._values.get(key)
+        found = self._values.pop(key, None)
         if found is None:
             value, sources = self._compute(key)
-            found = self._values[key] = value, frozenset(sources)
-            for source in found[1]:
-                self._by_source.setdefault(source, set()).add(key)
+            found = value, frozenset(sources)
+            self._link(key, found[1])
+        self._values[key] = found  # at the end: a dict keeps the order in which keys came
+        if len(self._values) > self._limit:
+            self._forget(next(iter(self._values)))
         return found
 
     def touch(self, sources: Iterable[Hashable]) -> None:
         for source in sources:
-            for key in self._by_source.pop(source, ()):
-                self._values.pop(key, None)
+            for key in list(self._by_source.get(source, ())):
+                self._forget(key)
+
+    def _link(self, key: K, sources: Iterable[Hashable]) -> None:
+        for source in sources:
+            self._by_source.setdefault(source, set()).add(key)
+
+    def _forget(self, key: K) -> None:
+        _, sources = self._values.pop(key)
+        for source in sources:
+            keys = self._by_source[source]
+            keys.discard(key)
+            if not keys:
+                del self._by_source[source]

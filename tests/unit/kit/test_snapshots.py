@@ -116,3 +116,22 @@ def test_a_memo_computes_again_only_what_was_touched():
     memo.touch(["a"])
     memo.get("a"), memo.get("b")
     assert source.computed == 3
+
+
+def test_a_memo_keeps_no_more_than_its_limit_and_those_used_last():
+    source = Source()
+    source.numbers = dict.fromkeys(map(str, range(100)), 0)
+    memo = Memo(source.compute, limit=10)
+    memo.get("0")
+    for number in range(1, 100):
+        memo.get(str(number)), memo.get("0")
+    assert (len(memo), len(memo._by_source), source.computed) == (10, 10, 100)
+
+
+def test_a_memo_that_forgot_a_value_still_hears_of_its_source_later():
+    source = Source()
+    memo = Memo(source.compute, limit=1)
+    memo.get("a"), memo.get("b"), memo.get("a")
+    source.numbers["a"] = 9
+    memo.touch(["a"])
+    assert memo.get("a") == (9, {"a"})
