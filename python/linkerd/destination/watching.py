@@ -9,15 +9,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
 from linkerd.core.services import parse_endpoint_slice, parse_service
 from linkerd.core.workloads import parse_namespace, parse_node, parse_pod
 from linkerd.destination import metrics
 from linkerd.destination.index import Index, Source, parse_server_port
 from linkerd.destination.profiles import parse_service_profile, parse_traffic_split
 from linkerd.k8s.client import Client, Object
-from linkerd.k8s.errors import ApiError
 from linkerd.k8s.resources import (
     ENDPOINT_SLICES,
     NAMESPACES,
@@ -34,14 +31,14 @@ from linkerd.kit.logging import fields
 
 log = logging.getLogger(__name__)
 
-_OLD_TRAFFIC_SPLITS = Resource("split.smi-spec.io", "v1alpha1", "trafficsplits", "TrafficSplit")
-
 
 @dataclass(frozen=True, slots=True)
 class _Watch:
     resource: Resource
     parse: Callable[[Object], Any]
     optional: bool = False
+    versions: tuple[str, ...] = ()
+    """Others that a cluster may serve instead; their objects are read the same way."""
 
 
 _WATCHES = (
@@ -51,7 +48,7 @@ _WATCHES = (
     _Watch(NODES, parse_node),
     _Watch(NAMESPACES, parse_namespace),
     _Watch(SERVICE_PROFILES, parse_service_profile, optional=True),
-    _Watch(TRAFFIC_SPLITS, parse_traffic_split, optional=True),
+    _Watch(TRAFFIC_SPLITS, parse_traffic_split, optional=True, versions=("v1alpha1",)),
     _Watch(SERVERS, parse_server_port, optional=True),
 )
 
@@ -75,11 +72,11 @@ class ClusterWatch:
         return [self._follow(watch, touch) for watch in _WATCHES]
 
     async def _follow(self, watch: _Watch, touch: Callable[[set[Source]], None]) -> None:
-        resource = watch.resource
-        if resource is TRAFFIC_SPLITS:
-            resource = await _served_version(self._client, TRAFFIC_SPLITS, _OLD_TRAFFIC_SPLITS)
-        events = metrics.EVENTS.labels(resource.plural)
-        async for change in follow(self._client, resource, optional=watch.optional, strip=watch.parse):
+        events = metrics.EVENTS.labels(watch.resource.plural)
+        changes = follow(
+            self._client, watch.resource, optional=watch.optional, strip=watch.parse, versions=watch.versions
+        )
+        async for change in changes:
             if change.type == "synced":
                 self._waiting.discard(watch.resource.plural)
                 if not self._waiting:
@@ -89,13 +86,3 @@ class ClusterWatch:
             events.inc()
             put = self._index.apply if change.type == "applied" else self._index.remove
             touch(put(change.object))
-
-
-async def _served_version(client: Client, *versions: Resource) -> Resource:
-    """The first of these versions that the server has; the first one when it has none, or cannot be asked."""
-    try:
-        group = await client.request("GET", f"/apis/{versions[0].group}")
-    except (ApiError, aiohttp.ClientError, TimeoutError, OSError):
-        return versions[0]  # following it will say what is wrong, or wait until it appears
-    served = {version["version"] for version in group.get("versions") or []}
-    return next((resource for resource in versions if resource.version in served), versions[0])

@@ -73,15 +73,18 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def error_from_status(http_status: int, body: Any) -> ApiError:
-    """The exception for a `Status` object (or for any other body of an error answer)."""
+def error_from_status(http_status: int, body: Any, retry_after: str = "") -> ApiError:
+    """The exception for a `Status` object (or for any other body of an error answer), and its header `Retry-After`."""
+    asked = {"retryAfterSeconds": int(retry_after)} if retry_after.isascii() and retry_after.isdigit() else {}
     if not isinstance(body, dict):
-        text = body if isinstance(body, str) else ""
-        return _BY_STATUS.get(http_status, ApiError)(http_status, "", text.strip() or f"HTTP status {http_status}")
+        text = body.strip() if isinstance(body, str) else ""
+        kind = _BY_STATUS.get(http_status, ApiError)
+        return kind(http_status, "", text or f"HTTP status {http_status}", asked)
     code = int(body.get("code") or http_status)
     reason = str(body.get("reason") or "")
     kind = AlreadyExists if reason == "AlreadyExists" else _BY_STATUS.get(code, ApiError)
-    return kind(code, reason, _message(body) or reason or f"HTTP status {code}", body.get("details"))
+    details = asked | (body.get("details") or {})
+    return kind(code, reason, _message(body) or reason or f"HTTP status {code}", details)
 
 
 def _message(body: dict[str, Any]) -> str:

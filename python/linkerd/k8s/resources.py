@@ -27,6 +27,11 @@ class Resource:
         return f"application/json;as=PartialObjectMetadata{part};g=meta.k8s.io;v=v1"
 
     @property
+    def name(self) -> str:
+        """As a CRD is named: `httproutes.policy.linkerd.io`; `pods` of the core group."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 

@@ -172,7 +172,8 @@ def parse_egress_network(obj: Object) -> EgressNetwork:
 def parse_route(obj: Object) -> Route:
     """HTTPRoute of either group, GRPCRoute, TLSRoute, TCPRoute. What cannot be served is kept with its problem."""
     metadata, spec = obj["metadata"], obj.get("spec") or {}
-    group, kind = obj["apiVersion"].partition("/")[0], obj["kind"]
+    group, _, version = obj["apiVersion"].partition("/")
+    kind = obj["kind"]
     namespace = metadata["namespace"]
     try:
         rules = tuple(_rule(f"spec.rules[{i}]", r, kind, namespace) for i, r in enumerate(spec.get("rules") or []))
@@ -189,6 +190,7 @@ def parse_route(obj: Object) -> Route:
         rules=rules,
         annotations=linkerd_annotations(metadata),
         problem=problem,
+        version=version,
         reported=_reported(obj),
     )
 

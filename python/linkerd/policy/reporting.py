@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import aiohttp
@@ -94,6 +95,9 @@ class StatusWriter:
 
     async def _write(self, ref: Ref, status: Status) -> bool:
         resource = _RESOURCES[ref.group or POLICY_GROUP, ref.kind]
+        route = self._index.routes.get((ref.group, ref.kind, *ref.key))
+        if route is not None:
+            resource = replace(resource, version=route.version)
         try:
             await self._client.patch(resource, ref.name, {"status": status}, ref.namespace, subresource="status")
         except NotFound:

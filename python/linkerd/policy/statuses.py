@@ -64,7 +64,7 @@ def egress_network_status(index: Index, network: EgressNetwork, now: str) -> Sta
 def all_statuses(index: Index, now: str) -> Iterator[tuple[Ref, Mapping[str, Any], Status]]:
     """Each resource that has a status, with the one it has and the one it should have."""
     for route in index.routes.values():
-        if any(_is_ours(parent.ref) for parent in route.parents):
+        if any(_is_ours(parent.ref) for parent in route.parents) or _was_ours(route):
             yield route.ref, route.reported.status, route_status(index, route, now)
     for limit in index.all_rate_limits():
         ref = Ref(POLICY_GROUP, "HTTPLocalRateLimitPolicy", *limit.key)
@@ -72,6 +72,11 @@ def all_statuses(index: Index, now: str) -> Iterator[tuple[Ref, Mapping[str, Any
     for network in index.egress_networks.values():
         ref = Ref(POLICY_GROUP, "EgressNetwork", *network.key)
         yield ref, network.reported.status, egress_network_status(index, network, now)
+
+
+def _was_ours(route: Route) -> bool:
+    """Whether its status still tells of a parent that it does not have any more."""
+    return any(entry.get("controllerName") == CONTROLLER for entry in route.reported.status.get("parents") or [])
 
 
 def _is_ours(ref: Ref) -> bool:

@@ -260,6 +260,7 @@ class Route:
     rules: tuple[Rule, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""  # why it cannot be served at all
+    version: str = "v1"  # of the API through which it was read
     reported: Reported = field(default_factory=Reported)
 
     @property

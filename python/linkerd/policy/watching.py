@@ -56,10 +56,12 @@ class _Watch:
     parse: Callable[[Object], Any]
     optional: bool = True
     label_selector: str = ""
+    versions: tuple[str, ...] = ()
+    """Others that a cluster may serve instead; their objects are read the same way."""
 
     @property
     def name(self) -> str:
-        return f"{self.resource.plural}.{self.resource.group}" if self.resource.group else self.resource.plural
+        return self.resource.name
 
 
 def _watches(trust: TrustDomain) -> list[_Watch]:
@@ -75,9 +77,9 @@ def _watches(trust: TrustDomain) -> list[_Watch]:
         _Watch(HTTP_LOCAL_RATE_LIMIT_POLICIES, parse_rate_limit),
         _Watch(EGRESS_NETWORKS, parse_egress_network),
         _Watch(HTTP_ROUTES, parse_route),
-        _Watch(GATEWAY_HTTP_ROUTES, parse_route),
-        _Watch(GATEWAY_GRPC_ROUTES, parse_route),
-        _Watch(TLS_ROUTES, parse_route),
+        _Watch(GATEWAY_HTTP_ROUTES, parse_route, versions=("v1beta1",)),
+        _Watch(GATEWAY_GRPC_ROUTES, parse_route, versions=("v1alpha2",)),
+        _Watch(TLS_ROUTES, parse_route, versions=("v1alpha3", "v1")),
         _Watch(TCP_ROUTES, parse_route),
     ]
 
@@ -109,6 +111,7 @@ class ClusterWatch:
             optional=watch.optional,
             strip=watch.parse,
             label_selector=watch.label_selector,
+            versions=watch.versions,
         )
         async for change in changes:
             if change.type == "synced":

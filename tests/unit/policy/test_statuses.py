@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from linkerd.policy.statuses import CONTROLLER, egress_network_status, rate_limit_status, route_status
+from linkerd.policy.statuses import CONTROLLER, all_statuses, egress_network_status, rate_limit_status, route_status
 from linkerd.policy.values import Reported
 from support.policy_objects import NS, index_of, parsed, server_ref, web_service
 
@@ -100,3 +100,12 @@ def test_one_rate_limit_per_server():
 def test_an_egress_network_lies_outside_of_the_cluster(networks, reason):
     network = parsed("EgressNetwork", "out", {"trafficPolicy": "Allow", "networks": networks})
     assert egress_network_status(index_of(network), network, NOW)["conditions"][0]["reason"] == reason
+
+
+def test_a_route_that_left_our_parents_loses_what_we_said_of_them():
+    made = route(parent={"kind": "Gateway", "name": "edge"})
+    ours = {"controllerName": CONTROLLER, "parentRef": SERVICE, "conditions": []}
+    left = replace(made, reported=Reported(2, {"parents": [ours]}))
+    ((_, _, wanted),) = all_statuses(index_of(left), NOW)
+    assert wanted == {"parents": []}
+    assert list(all_statuses(index_of(made), NOW)) == []
