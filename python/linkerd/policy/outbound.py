@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -143,24 +144,14 @@ def outbound_policy(index: Index, target: Target, client_ns: str) -> tuple[Outbo
 
 def _of_service(index: Index, service: Service, port: int, client_ns: str) -> tuple[OutboundPolicy, set[Source]]:
     sources: set[Source] = {("service", *service.key), ("routes", *service.key), ("namespace", service.namespace)}
+    meta = Meta(service.name, "Service", CORE, service.namespace)
     declared = service.port(port)
     if declared is None:
-        return _undefined(port), sources
-    settings = _ServiceSettings(index, service, port)
-    routes = _routes_in_force(index, service, port, client_ns)
-    sources |= {("service", *b.ref.key) for route in routes for rule in route.rules for b in rule.backends}
+        return _undefined(meta, port), sources
+    routes = _routes_in_force(index, Ref("", "Service", *service.key), port, client_ns)
+    parent = _ServiceParent(index, meta, service, port)
     kind = _protocol(index, service, port, declared.app_protocol, routes[0].kind if routes else "")
-    wanted = {"grpc": "GRPCRoute", "tls": "TLSRoute", "opaque": "TCPRoute"}.get(kind, "HTTPRoute")
-    made = tuple(settings.route(route) for route in routes if route.kind == wanted and kind != "opaque")
-    policy = OutboundPolicy(
-        settings.meta,
-        port,
-        kind,
-        made or ((settings.default_route(),) if kind not in ("opaque", "tls") else ()),
-        (settings.opaque_route([r for r in routes if r.kind in ("TCPRoute", "TLSRoute")]),),
-        settings.accrual,
-    )
-    return policy, sources
+    return parent.policy(kind, routes), sources | _backend_sources(routes)
 
 
 def _protocol(index: Index, service: Service, port: int, app_protocol: str | None, kind: str) -> str:
@@ -176,12 +167,16 @@ def _protocol(index: Index, service: Service, port: int, app_protocol: str | Non
     return {"GRPCRoute": "grpc", "TLSRoute": "tls", "TCPRoute": "opaque"}.get(kind, "detect")
 
 
-def _routes_in_force(index: Index, service: Service, port: int, client_ns: str) -> list[Route]:
-    """Those of the client's namespace if it has any, else those of the Service's own; of one kind only."""
-    ref = Ref("", "Service", service.namespace, service.name)
-    attached = [route for route, at in index.routes_of(ref) if at in (None, port) and not route.problem]
-    for namespace in dict.fromkeys((client_ns, service.namespace)):
-        own = dict.fromkeys(r.id for r in attached if r.namespace == namespace)
+def _routes_in_force(index: Index, ref: Ref, port: int, client_ns: str) -> list[Route]:
+    """Those of the client's namespace if it has any, else those of the parent's own; of one kind only."""
+    named_only = ref.kind == "EgressNetwork"  # whose parentRefs must name a port
+    attached = [
+        route
+        for route, at in index.routes_of(ref)
+        if (at == port or (at is None and not named_only)) and not route.problem
+    ]
+    for namespace in dict.fromkeys((client_ns, ref.namespace)):
+        own = dict.fromkeys(route.id for route in attached if route.namespace == namespace)
         found = [index.routes[identity] for identity in own]
         for kind in ROUTE_KINDS:
             of_kind = [route for route in found if route.kind == kind]
@@ -190,35 +185,49 @@ def _routes_in_force(index: Index, service: Service, port: int, client_ns: str) 
     return []
 
 
-class _ServiceSettings:
-    """What a Service's annotations say, and how its routes are made from that."""
+def _backend_sources(routes: list[Route]) -> set[Source]:
+    return {("service", *b.ref.key) for route in routes for rule in route.rules for b in rule.backends}
 
-    def __init__(self, index: Index, service: Service, port: int) -> None:
-        self._index = index
-        self._service = service
-        self._port = port
-        read = _Reader("Service", service.namespace, service.name)
-        annotations = service.annotations
-        self.meta = Meta(service.name, "Service", CORE, service.namespace)
-        self.accrual = read(parse_accrual, annotations, None)
-        self._timeouts = read(parse_timeouts, annotations, Timeouts())
-        self._http_retry = read(parse_http_retry, annotations, None)
-        self._grpc_retry = read(parse_grpc_retry, annotations, None)
-        penalty = read(parse_penalty, annotations, None)
-        self._backend = Backend(ToService(service.namespace, service.name, port, penalty))
 
-    def default_route(self) -> OutboundRoute:
-        matches = (HttpMatch(PathMatch("PathPrefix", "/")),)
-        rule = OutboundRule(matches, backends=(self._backend,), timeouts=self._timeouts, retry=self._http_retry)
-        return OutboundRoute(Meta("http"), (rule,))
+# Parents and their routes
 
-    def opaque_route(self, routes: list[Route]) -> OutboundRoute:
-        tcp = next((route for route in routes if route.kind == "TCPRoute" and route.rules), None)
-        if tcp is None:
-            return OutboundRoute(Meta("opaq"), (OutboundRule(backends=(self._backend,)),))
-        return OutboundRoute(_route_meta(tcp), (self._rule(tcp, tcp.rules[0]),))
 
-    def route(self, route: Route) -> OutboundRoute:
+class _Parent(ABC):
+    """What routes are attached to: what its annotations say, and how its routes are made from that."""
+
+    def __init__(self, index: Index, meta: Meta, annotations: Mapping[str, str], port: int) -> None:
+        self.meta = meta
+        self.port = port
+        self.index = index
+        self.read = _Reader(meta.kind, meta.namespace, meta.name)
+        self.accrual = self.read(parse_accrual, annotations, None)
+        self.timeouts = self.read(parse_timeouts, annotations, Timeouts())
+        self.http_retry = self.read(parse_http_retry, annotations, None)
+        self.grpc_retry = self.read(parse_grpc_retry, annotations, None)
+
+    def policy(self, kind: str, routes: list[Route]) -> OutboundPolicy:
+        wanted = {"grpc": "GRPCRoute", "tls": "TLSRoute", "opaque": "TCPRoute"}.get(kind, "HTTPRoute")
+        made = tuple(self._route(route) for route in routes if route.kind == wanted)
+        if kind == "opaque":
+            # Nothing tells one connection from another, so only the first route can be in force.
+            return OutboundPolicy(self.meta, self.port, kind, (), made[:1] or (self.default_tcp("tcp"),))
+        return OutboundPolicy(
+            self.meta, self.port, kind, self.with_default(kind, made), (self.default_tcp("tcp"),), self.accrual
+        )
+
+    @abstractmethod
+    def with_default(self, kind: str, routes: tuple[OutboundRoute, ...]) -> tuple[OutboundRoute, ...]: ...
+
+    @abstractmethod
+    def default_tcp(self, protocol: str) -> OutboundRoute: ...
+
+    @abstractmethod
+    def own_backend(self) -> Backend: ...
+
+    @abstractmethod
+    def network_backend(self, ref: BackendRef) -> Backend: ...
+
+    def _route(self, route: Route) -> OutboundRoute:
         return OutboundRoute(_route_meta(route), tuple(self._rule(route, r) for r in route.rules), route.hostnames)
 
     def _rule(self, route: Route, rule: Rule) -> OutboundRule:
@@ -226,33 +235,99 @@ class _ServiceSettings:
         timeouts = read(parse_timeouts, route.annotations, Timeouts()) or Timeouts(request=rule.timeout)
         grpc = route.kind == "GRPCRoute"
         own = read(parse_grpc_retry if grpc else parse_http_retry, route.annotations, None)
-        backends = tuple(_backend(self._index, ref) for ref in rule.backends)
+        backends = tuple(self._backend(ref) for ref in rule.backends)
         return OutboundRule(
             rule.matches,
             rule.filters,
-            backends or (self._backend,),
+            backends or (self.own_backend(),),
             split=bool(backends),
-            timeouts=timeouts or self._timeouts,
-            retry=own or (self._grpc_retry if grpc else self._http_retry),
-            allow_request_headers=self._index.settings.allow_l5d_request_headers,
+            timeouts=timeouts or self.timeouts,
+            retry=own or (self.grpc_retry if grpc else self.http_retry),
+            allow_request_headers=self.index.settings.allow_l5d_request_headers,
         )
+
+    def _backend(self, ref: BackendRef) -> Backend:
+        kind = ref.ref.group, ref.ref.kind
+        if kind == (POLICY_GROUP, "EgressNetwork"):
+            return self.network_backend(ref)
+        if kind != ("", "Service"):
+            return Backend(Nowhere(f"{ref.ref.kind} {ref.ref.name} is not supported as a backend"), ref.weight)
+        service = self.index.services.get(ref.ref.key)
+        if service is None:
+            return Backend(Nowhere(f"Service not found {ref.ref.name}"), ref.weight, ref.filters)
+        if ref.port is None:
+            return Backend(Nowhere(f"no port given for Service {ref.ref.name}"), ref.weight, ref.filters)
+        read = _Reader("Service", *ref.ref.key)
+        penalty = read(parse_penalty, service.annotations, None)
+        return Backend(ToService(*ref.ref.key, ref.port, penalty), ref.weight, ref.filters)
+
+
+class _ServiceParent(_Parent):
+    def __init__(self, index: Index, meta: Meta, service: Service, port: int) -> None:
+        super().__init__(index, meta, service.annotations, port)
+        penalty = self.read(parse_penalty, service.annotations, None)
+        self._to = Backend(ToService(service.namespace, service.name, port, penalty))
+
+    def with_default(self, kind: str, routes: tuple[OutboundRoute, ...]) -> tuple[OutboundRoute, ...]:
+        """The default only where there is no route: what none matches is not let through."""
+        if routes or kind == "tls":
+            return routes
+        matches = (HttpMatch(PathMatch("PathPrefix", "/")),)
+        rule = OutboundRule(matches, backends=(self._to,), timeouts=self.timeouts, retry=self.http_retry)
+        return (OutboundRoute(Meta("http"), (rule,)),)
+
+    def default_tcp(self, protocol: str) -> OutboundRoute:
+        return OutboundRoute(Meta("opaq"), (OutboundRule(backends=(self._to,)),))
+
+    def own_backend(self) -> Backend:
+        return self._to
+
+    def network_backend(self, ref: BackendRef) -> Backend:
+        return Backend(Nowhere("EgressNetwork backends attach to EgressNetwork parents only"), ref.weight, ref.filters)
+
+
+class _EgressParent(_Parent):
+    """Its verdict is for whatever none of its routes matches."""
+
+    def __init__(self, index: Index, network: EgressNetwork, target: AddressAuthority) -> None:
+        meta = Meta(network.name, "EgressNetwork", POLICY_GROUP, network.namespace)
+        super().__init__(index, meta, network.annotations, target.port)
+        self._network = network
+        self._to = Backend(ToAddress(str(target.ip), target.port, meta))
+
+    def with_default(self, kind: str, routes: tuple[OutboundRoute, ...]) -> tuple[OutboundRoute, ...]:
+        return (*routes, self.default_tcp("tls") if kind == "tls" else self._default_http(grpc=kind == "grpc"))
+
+    def default_tcp(self, protocol: str) -> OutboundRoute:
+        rule = OutboundRule(backends=(self._to,), forbidden=not self._network.allow)
+        return OutboundRoute(Meta(f"{protocol}-egress-{self._verdict}"), (rule,))
+
+    def own_backend(self) -> Backend:
+        return self._to
+
+    def network_backend(self, ref: BackendRef) -> Backend:
+        if ref.ref.key == self._network.key:
+            return replace(self._to, weight=ref.weight, filters=ref.filters)
+        if ref.ref.key not in self.index.egress_networks:
+            return Backend(Nowhere(f"EgressNetwork not found {ref.ref.name}"), ref.weight, ref.filters)
+        message = "Route with EgressNetwork backend needs to have the same EgressNetwork as a parent"
+        return Backend(Nowhere(message), ref.weight, ref.filters)
+
+    def _default_http(self, *, grpc: bool) -> OutboundRoute:
+        match = GrpcMatch() if grpc else HttpMatch(PathMatch("PathPrefix", "/"))
+        refusal = InjectedFailure(7 if grpc else 403, "traffic not allowed")
+        filters = () if self._network.allow else (refusal,)
+        retry = self.grpc_retry if grpc else self.http_retry
+        rule = OutboundRule((match,), filters, (self._to,), timeouts=self.timeouts, retry=retry)
+        return OutboundRoute(Meta(f"{'grpc' if grpc else 'http'}-egress-{self._verdict}"), (rule,))
+
+    @property
+    def _verdict(self) -> str:
+        return "allow" if self._network.allow else "deny"
 
 
 def _route_meta(route: Route) -> Meta:
     return Meta(route.name, route.kind, route.group, route.namespace)
-
-
-def _backend(index: Index, ref: BackendRef) -> Backend:
-    if (ref.ref.group, ref.ref.kind) != ("", "Service"):
-        return Backend(Nowhere(f"{ref.ref.kind} {ref.ref.name} is not supported as a backend"), ref.weight)
-    service = index.services.get(ref.ref.key)
-    if service is None:
-        return Backend(Nowhere(f"Service not found {ref.ref.name}"), ref.weight, ref.filters)
-    if ref.port is None:
-        return Backend(Nowhere(f"no port given for Service {ref.ref.name}"), ref.weight, ref.filters)
-    read = _Reader("Service", *ref.ref.key)
-    penalty = read(parse_penalty, service.annotations, None)
-    return Backend(ToService(*ref.ref.key, ref.port, penalty), ref.weight, ref.filters)
 
 
 class _Reader:
@@ -275,12 +350,17 @@ class _Reader:
 def _of_egress(index: Index, target: AddressAuthority, client_ns: str) -> tuple[OutboundPolicy | None, set[Source]]:
     sources: set[Source] = {EGRESS}
     network = _egress_network(index, target, client_ns)
-    if network is not None:
-        sources |= {("routes", *network.key), ("namespace", network.namespace)}
-        return _of_egress_network(index, network, target, client_ns), sources
-    if contains(index.settings.cluster_networks, target.ip):
-        return None, sources
-    return _fallback(target), sources
+    if network is None:
+        inside = contains(index.settings.cluster_networks, target.ip)
+        return None if inside else _fallback(target), sources
+    sources |= {("routes", *network.key), ("namespace", network.namespace)}
+    routes = _routes_in_force(index, Ref(POLICY_GROUP, "EgressNetwork", *network.key), target.port, client_ns)
+    kind = {"GRPCRoute": "grpc", "TLSRoute": "tls", "TCPRoute": "opaque"}.get(
+        routes[0].kind if routes else "", "detect"
+    )
+    if target.port in _opaque_ports(index, network.annotations, network.namespace):
+        kind = "opaque"
+    return _EgressParent(index, network, target).policy(kind, routes), sources | _backend_sources(routes)
 
 
 def _egress_network(index: Index, target: AddressAuthority, client_ns: str) -> EgressNetwork | None:
@@ -302,71 +382,6 @@ def _width(index: Index, network: EgressNetwork, ip: object) -> int | None:
     return min((n.net.max_prefixlen - n.net.prefixlen for n in network.networks if ip in n), default=None)  # type: ignore[operator]
 
 
-def _of_egress_network(
-    index: Index, network: EgressNetwork, target: AddressAuthority, client_ns: str
-) -> OutboundPolicy:
-    read = _Reader("EgressNetwork", network.namespace, network.name)
-    meta = Meta(network.name, "EgressNetwork", POLICY_GROUP, network.namespace)
-    forward = Backend(ToAddress(str(target.ip), target.port, meta))
-    timeouts = read(parse_timeouts, network.annotations, Timeouts())
-    attached = _egress_routes(index, network, target.port, client_ns)
-    kind = {"GRPCRoute": "grpc", "TLSRoute": "tls", "TCPRoute": "opaque"}.get(attached[0].kind if attached else "")
-    if kind is None:
-        opaque = target.port in _opaque_ports(index, network.annotations, network.namespace)
-        kind = "opaque" if opaque else "detect"
-    routes = tuple(_egress_route(route, forward, network, read) for route in attached if kind != "opaque")
-    default = _egress_default(network, forward, timeouts, grpc=kind == "grpc")
-    prefix = "tls" if kind == "tls" else "tcp"
-    tcp = OutboundRoute(
-        Meta(f"{prefix}-egress-{_verdict(network)}"),
-        (OutboundRule(backends=(forward,), forbidden=not network.allow),),
-    )
-    accrual = read(parse_accrual, network.annotations, None)
-    made = (*routes, default) if kind in ("detect", "grpc") else routes
-    return OutboundPolicy(meta, target.port, kind, made, (tcp,), accrual)
-
-
-def _egress_routes(index: Index, network: EgressNetwork, port: int, client_ns: str) -> list[Route]:
-    ref = Ref(POLICY_GROUP, "EgressNetwork", network.namespace, network.name)
-    attached = [route for route, at in index.routes_of(ref) if at == port and not route.problem]
-    for namespace in dict.fromkeys((client_ns, network.namespace)):
-        own = [route for route in attached if route.namespace == namespace]
-        for kind in ROUTE_KINDS:
-            of_kind = [route for route in own if route.kind == kind]
-            if of_kind:
-                return of_kind
-    return []
-
-
-def _egress_route(route: Route, forward: Backend, network: EgressNetwork, read: _Reader) -> OutboundRoute:
-    parse_retry = parse_grpc_retry if route.kind == "GRPCRoute" else parse_http_retry
-    timeouts = read(parse_timeouts, route.annotations, Timeouts())
-    retry = read(parse_retry, route.annotations, None) or read(parse_retry, network.annotations, None)
-    rules = tuple(
-        OutboundRule(
-            rule.matches,
-            rule.filters,
-            (forward,),
-            timeouts=timeouts or Timeouts(request=rule.timeout),
-            retry=retry,
-        )
-        for rule in route.rules
-    )
-    return OutboundRoute(_route_meta(route), rules, route.hostnames)
-
-
-def _egress_default(network: EgressNetwork, forward: Backend, timeouts: Timeouts, *, grpc: bool) -> OutboundRoute:
-    match = GrpcMatch() if grpc else HttpMatch(PathMatch("PathPrefix", "/"))
-    refusal = InjectedFailure(7 if grpc else 403, "traffic not allowed")
-    filters = () if network.allow else (refusal,)
-    name = f"{'grpc' if grpc else 'http'}-egress-{_verdict(network)}"
-    return OutboundRoute(Meta(name), (OutboundRule((match,), filters, (forward,), timeouts=timeouts),))
-
-
-def _verdict(network: EgressNetwork) -> str:
-    return "allow" if network.allow else "deny"
-
-
 def _fallback(target: AddressAuthority) -> OutboundPolicy:
     """The world outside, about which nobody said anything: pass it on as it is."""
     meta = Meta("egress-fallback")
@@ -375,10 +390,9 @@ def _fallback(target: AddressAuthority) -> OutboundPolicy:
     return OutboundPolicy(meta, target.port, "detect", (route,), (route,))
 
 
-def _undefined(port: int) -> OutboundPolicy:
+def _undefined(meta: Meta, port: int) -> OutboundPolicy:
     """A port that the Service does not have: nobody would answer."""
-    meta = Meta("undefined-port")
-    route = OutboundRoute(meta, (OutboundRule(forbidden=True),))
+    route = OutboundRoute(Meta("undefined-port"), (OutboundRule(forbidden=True),))
     return OutboundPolicy(meta, port, "opaque", opaque_routes=(route,))
 
 

@@ -72,8 +72,11 @@ def test_the_clusters_opaque_ports_count():
 
 def test_an_undeclared_port_is_forbidden():
     message = message_of(web_service(), target="10.96.0.5:81")
-    assert message.metadata.default == "undefined-port"
-    assert message.protocol.opaque.routes[0].rules[0].filters[0].HasField("forbidden")
+    assert (message.metadata.resource.name, message.metadata.resource.port) == ("web", 81)
+    (found,) = message.protocol.opaque.routes
+    assert found.metadata.default == "undefined-port"
+    assert found.rules[0].filters[0].HasField("forbidden")
+    assert found.rules[0].backends.HasField("empty")
 
 
 def test_a_pods_address_has_no_policy():
@@ -268,6 +271,90 @@ def test_a_route_of_an_egress_network_comes_before_its_verdict():
     message = message_of(egress(allow=False), allowed, target="8.8.8.8:443")
     first, last = http(message).routes
     assert (first.metadata.resource.name, last.metadata.default) == ("r", "http-egress-deny")
+
+
+OUT = {"group": "policy.linkerd.io", "kind": "EgressNetwork", "name": "out", "namespace": "client"}
+
+
+def egress_route(kind="HTTPRoute", *backends, **more):
+    rules = [{"backendRefs": list(backends)}]
+    return route(kind, parentRefs=[OUT | {"port": 443}], namespace="client", **({"rules": rules} | more))
+
+
+def test_a_route_of_an_egress_network_may_send_a_share_to_a_service():
+    shares = [OUT | {"weight": 3}, {"name": "web", "namespace": NS, "port": 80}]
+    message = message_of(egress(), web_service(), egress_route("HTTPRoute", *shares), target="8.8.8.8:443")
+    out, inside = http(message).routes[0].rules[0].backends.random_available.backends
+    assert (out.weight, out.backend.backend.forward.addr.port) == (3, 443)
+    assert inside.backend.backend.balancer.discovery.dst.path == "web.shop.svc.cluster.local:80"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("other", "the same EgressNetwork as a parent"), ("missing", "EgressNetwork not found missing")],
+)
+def test_traffic_leaves_through_the_egress_network_that_it_came_to_only(name, problem):
+    wrong = egress_route("HTTPRoute", OUT | {"name": name})
+    others = [egress(), egress("other", networks=[{"cidr": "9.0.0.0/8"}])]
+    (share,) = (
+        http(message_of(*others, wrong, target="8.8.8.8:443")).routes[0].rules[0].backends.random_available.backends
+    )
+    assert problem in share.backend.filters[0].failure_injector.message
+
+
+def test_a_service_is_no_way_out():
+    rules = [{"backendRefs": [OUT]}]
+    (found,) = http(message_of(web_service(), egress(), route(rules=rules))).routes
+    (share,) = found.rules[0].backends.random_available.backends
+    assert "attach to EgressNetwork parents only" in share.backend.filters[0].failure_injector.message
+
+
+def test_annotations_of_an_egress_network_hold_where_its_routes_say_nothing():
+    annotations = {"timeout.linkerd.io/request": "9s", "retry.linkerd.io/http": "5xx"}
+    network = parsed("EgressNetwork", "out", {"trafficPolicy": "Allow"}, namespace="client", annotations=annotations)
+    for found in http(message_of(network, egress_route(), target="8.8.8.8:443")).routes:
+        assert (found.rules[0].timeouts.request.seconds, found.rules[0].retry.max_retries) == (9, 1)
+
+
+@pytest.mark.parametrize(("allow", "verdict"), [(True, "allow"), (False, "deny")])
+def test_tls_that_no_route_knows_meets_the_verdict(allow, verdict):
+    known = egress_route("TLSRoute", OUT, hostnames=["*.example.com"])
+    message = message_of(egress(allow=allow), known, target="8.8.8.8:443")
+    first, last = message.protocol.tls.routes
+    assert list(first.snis[0].suffix.reverse_labels) == ["com", "example"]
+    assert first.rules[0].backends.random_available.backends[0].backend.backend.forward.addr.port == 443
+    assert last.metadata.default == f"tls-egress-{verdict}"
+    assert bool(last.rules[0].filters) != allow
+
+
+def test_a_tcp_route_lets_through_what_is_denied_otherwise():
+    message = message_of(egress(allow=False), egress_route("TCPRoute", OUT), target="8.8.8.8:443")
+    (found,) = message.protocol.opaque.routes
+    assert found.metadata.resource.kind == "TCPRoute"
+    assert not found.rules[0].filters
+
+
+def test_opaque_ports_of_an_egress_network_come_before_its_http_routes():
+    annotations = {"config.linkerd.io/opaque-ports": "443"}
+    network = parsed("EgressNetwork", "out", {"trafficPolicy": "Deny"}, namespace="client", annotations=annotations)
+    message = message_of(network, egress_route(), target="8.8.8.8:443")
+    (found,) = message.protocol.opaque.routes
+    assert found.metadata.default == "tcp-egress-deny"
+
+
+def test_calls_that_no_route_knows_meet_the_verdict_as_calls():
+    calls = egress_route("GRPCRoute", rules=[{"matches": [{"method": {"service": "a.B"}}]}])
+    message = message_of(egress(allow=False), calls, target="8.8.8.8:443")
+    _, last = message.protocol.grpc.routes
+    assert last.metadata.default == "grpc-egress-deny"
+    assert last.rules[0].filters[0].failure_injector.code == 7
+
+
+def test_a_tls_route_of_a_service_balances_over_its_backends():
+    tls = route("TLSRoute", hostnames=["web.example"], rules=[{"backendRefs": [{"name": "web", "port": 80}]}])
+    (found,) = message_of(web_service(), tls).protocol.tls.routes
+    assert found.snis[0].exact == "web.example"
+    assert found.rules[0].backends.random_available.backends[0].backend.backend.balancer.discovery.dst.path
 
 
 EVERYTHING = [

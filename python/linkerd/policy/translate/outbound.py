@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from linkerd.core.authorities import service_name
 from linkerd.policy.annotations import Accrual, Backoff, GrpcRetry, HttpRetry, Timeouts, Unified
@@ -147,43 +148,33 @@ class Translator:
     # TCP
 
     def _opaque_route(self, route: OutboundRoute) -> pb.OpaqueRoute:
-        kind = pb.OpaqueRoute
-        rules = []
-        for rule in route.rules:
-            filters = [kind.Filter(forbidden=opaque_route.Forbidden())] if rule.forbidden else []
-            backends = [self._opaque_backend(b) for b in rule.backends if b.weight]
-            if rule.split:
-                weighted = [b for b in rule.backends if b.weight]
-                chosen = [
-                    kind.WeightedRouteBackend(weight=b.weight, backend=made)
-                    for b, made in zip(weighted, backends, strict=True)
-                ]
-                found = kind.Distribution(random_available=kind.Distribution.RandomAvailable(backends=chosen))
-            else:
-                found = kind.Distribution(first_available=kind.Distribution.FirstAvailable(backends=backends))
-            rules.append(kind.Rule(backends=found, filters=filters))
-        return kind(metadata=common.metadata(route.meta), rules=rules)
-
-    def _opaque_backend(self, backend: Backend) -> pb.OpaqueRoute.RouteBackend:
-        filters = []
-        if isinstance(backend.to, Nowhere):
-            filters = [pb.OpaqueRoute.Filter(invalid=opaque_route.Invalid(message=backend.to.message))]
-        return pb.OpaqueRoute.RouteBackend(backend=self._backend(backend), filters=filters)
+        rules = [self._connection_rule(rule, pb.OpaqueRoute) for rule in route.rules]
+        return pb.OpaqueRoute(metadata=common.metadata(route.meta), rules=rules)
 
     def _tls_route(self, route: OutboundRoute) -> pb.TlsRoute:
-        kind = pb.TlsRoute
-        rules = []
-        for rule in route.rules:
-            weighted = [b for b in rule.backends if b.weight]
-            chosen = [
-                kind.WeightedRouteBackend(
-                    weight=b.weight, backend=kind.RouteBackend(backend=self._backend(b), filters=_tls_filters(b))
-                )
-                for b in weighted
-            ]
-            found = kind.Distribution(random_available=kind.Distribution.RandomAvailable(backends=chosen))
-            rules.append(kind.Rule(backends=found))
-        return kind(metadata=common.metadata(route.meta), snis=_snis(route.hostnames), rules=rules)
+        rules = [self._connection_rule(rule, pb.TlsRoute) for rule in route.rules]
+        return pb.TlsRoute(metadata=common.metadata(route.meta), snis=_snis(route.hostnames), rules=rules)
+
+    def _connection_rule(self, rule: OutboundRule, kind: Any) -> Any:
+        """Of an OpaqueRoute or a TlsRoute, whose messages are alike."""
+        filters = [kind.Filter(forbidden=opaque_route.Forbidden())] if rule.forbidden else []
+        return kind.Rule(backends=self._connection_distribution(rule, kind), filters=filters)
+
+    def _connection_distribution(self, rule: OutboundRule, kind: Any) -> Any:
+        backends = [(b.weight, self._connection_backend(b, kind)) for b in rule.backends if b.weight]
+        if not backends:
+            return kind.Distribution(empty=kind.Distribution.Empty())
+        if not rule.split:
+            found = kind.Distribution.FirstAvailable(backends=[backend for _, backend in backends])
+            return kind.Distribution(first_available=found)
+        chosen = [kind.WeightedRouteBackend(weight=weight, backend=backend) for weight, backend in backends]
+        return kind.Distribution(random_available=kind.Distribution.RandomAvailable(backends=chosen))
+
+    def _connection_backend(self, backend: Backend, kind: Any) -> Any:
+        filters = []
+        if isinstance(backend.to, Nowhere):
+            filters = [kind.Filter(invalid=opaque_route.Invalid(message=backend.to.message))]
+        return kind.RouteBackend(backend=self._backend(backend), filters=filters)
 
     # Backends
 
@@ -255,12 +246,6 @@ def _grpc_filters(filters: Iterable[Filter]) -> list[pb.GrpcRoute.Filter]:
         elif isinstance(found, InjectedFailure):
             made.append(pb.GrpcRoute.Filter(failure_injector=common.grpc_failure(found)))
     return made
-
-
-def _tls_filters(backend: Backend) -> list[pb.TlsRoute.Filter]:
-    if isinstance(backend.to, Nowhere):
-        return [pb.TlsRoute.Filter(invalid=opaque_route.Invalid(message=backend.to.message))]
-    return []
 
 
 def _snis(hostnames: tuple[str, ...]) -> list[tls_route.SniMatch]:
