@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linkerd.core.labels import SERVICE_NAME
-from linkerd.core.workloads import Key, linkerd_annotations
+from linkerd.core.workloads import Key, interned, linkerd_annotations
 
 Object = Mapping[str, Any]
 
@@ -30,12 +30,17 @@ class Service:
     cluster_ips: tuple[str, ...] = ()
     ports: tuple[ServicePort, ...] = ()  # TCP only
     annotations: Mapping[str, str] = field(default_factory=dict)  # those of Linkerd only
+    selector: tuple[tuple[str, str], ...] = ()
     publish_not_ready: bool = False
     local_only: bool = False  # internalTrafficPolicy: Local
 
     @property
     def key(self) -> Key:
         return self.namespace, self.name
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Without selector it selects nothing: its endpoints are then somebody else's concern."""
+        return bool(self.selector) and all(labels.get(key) == value for key, value in self.selector)
 
     def port(self, number: int) -> ServicePort | None:
         return next((port for port in self.ports if port.port == number), None)
@@ -78,6 +83,7 @@ def parse_service(obj: Object) -> Service:
         cluster_ips=tuple(ip for ip in cluster_ips if ip and ip != "None"),
         ports=tuple(_service_port(p) for p in spec.get("ports") or [] if (p.get("protocol") or "TCP") == "TCP"),
         annotations=linkerd_annotations(metadata),
+        selector=tuple(sorted(interned(spec.get("selector")).items())),
         publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
         local_only=spec.get("internalTrafficPolicy") == "Local",
     )

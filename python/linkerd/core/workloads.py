@@ -1,4 +1,5 @@
-"""Pods, Nodes and Namespaces as the control plane sees them: slim values, parsed once from the API's objects.
+"""Pods, ExternalWorkloads, Nodes and Namespaces as the control plane sees them: slim values, parsed once from the
+API's objects.
 
 A whole Pod is 5 to 20 KB of JSON; of thousands of them each component keeps only this.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from linkerd.core.labels import CONTROL_PLANE_NS, POD_TEMPLATE_HASH, PROXY_OWNERS, ZONE
 
@@ -69,6 +70,36 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalWorkload:
+    """A machine outside of the cluster that runs a proxy of the mesh."""
+
+    namespace: str
+    name: str
+    created: str = ""
+    ips: tuple[str, ...] = ()
+    identity: str = ""  # DNS-like, or `spiffe://…`
+    server_name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)  # those of Linkerd only
+    ports: tuple[ContainerPort, ...] = ()
+    ready: bool = False
+
+    probes: ClassVar[tuple[tuple[int, str], ...]] = ()
+
+    @property
+    def key(self) -> Key:
+        return self.namespace, self.name
+
+    @property
+    def inbound_port(self) -> int:
+        return self.port_names().get(PROXY_CONTAINER, DEFAULT_INBOUND_PORT)
+
+    def port_names(self) -> dict[str, int]:
+        """Its named TCP ports."""
+        return {port.name: port.port for port in self.ports if port.name and port.protocol == "TCP"}
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     name: str
     zone: str = ""
@@ -104,6 +135,27 @@ def parse_pod(obj: Object) -> Pod:
         ready=_is_ready(status),
         terminating=bool(metadata.get("deletionTimestamp")),
         finished=status.get("phase") in ("Succeeded", "Failed"),
+    )
+
+
+def parse_external_workload(obj: Object) -> ExternalWorkload:
+    """Of v1beta1, or of v1alpha1, which writes `meshTls`."""
+    metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    tls = spec.get("meshTLS") or spec.get("meshTls") or {}
+    return ExternalWorkload(
+        namespace=sys.intern(metadata["namespace"]),
+        name=metadata["name"],
+        created=metadata.get("creationTimestamp") or "",
+        ips=tuple(entry["ip"] for entry in spec.get("workloadIPs") or [] if entry.get("ip")),
+        identity=tls.get("identity") or "",
+        server_name=tls.get("serverName") or "",
+        labels=interned(metadata.get("labels")),
+        annotations=linkerd_annotations(metadata),
+        ports=tuple(
+            ContainerPort(port["port"], port.get("name") or "", protocol=port.get("protocol") or "TCP")
+            for port in spec.get("ports") or []
+        ),
+        ready=_is_ready(status),
     )
 
 

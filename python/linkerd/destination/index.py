@@ -7,12 +7,14 @@ An EndpointSlice says which pods belong to a Service, but it follows the pods' o
 there only when both agree: the slice calls it ready, and its Pod exists, is ready and is not on its way out. A pod that
 is deleted leaves its balancers with the event of its deletion, and one whose Pod has not been seen yet is not there:
 its identity would be unknown, and traffic to it in plain text.
+
+An ExternalWorkload is an endpoint of the Services that select it, whether or not somebody writes EndpointSlices for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from linkerd.core.authorities import AddressAuthority, ServiceAuthority
@@ -20,7 +22,7 @@ from linkerd.core.identities import TrustDomain
 from linkerd.core.labels import OPAQUE_PORTS, POD_TEMPLATE_HASH, SKIP_INBOUND_PORTS, Selector, parse_selector
 from linkerd.core.ports import PortSet, parse_port_set_leniently
 from linkerd.core.services import EndpointSlice, Service, SliceEndpoint
-from linkerd.core.workloads import Key, Namespace, Node, Object, Pod
+from linkerd.core.workloads import ExternalWorkload, Key, Namespace, Node, Object, Pod
 from linkerd.destination.profiles import Override, ServiceProfile, TrafficSplit
 
 Source = tuple[str, ...]
@@ -38,6 +40,7 @@ class ServerPort:
     selector: Selector
     port: int | str
     opaque: bool = True
+    external: bool = False  # it is for external workloads
 
     @property
     def key(self) -> Key:
@@ -46,12 +49,14 @@ class ServerPort:
 
 def parse_server_port(obj: Object) -> ServerPort:
     metadata, spec = obj["metadata"], obj["spec"]
-    opaque = spec.get("proxyProtocol") == "opaque" and spec.get("podSelector") is not None
-    selector = parse_selector(spec.get("podSelector") or {})
-    return ServerPort(metadata["namespace"], metadata["name"], selector, spec["port"], opaque)
+    external = spec.get("podSelector") is None
+    selector = parse_selector(spec.get("externalWorkloadSelector" if external else "podSelector") or {})
+    opaque = spec.get("proxyProtocol") == "opaque"
+    return ServerPort(metadata["namespace"], metadata["name"], selector, spec["port"], opaque, external)
 
 
-Value = Pod | Node | Namespace | Service | EndpointSlice | ServiceProfile | TrafficSplit | ServerPort
+Workload = Pod | ExternalWorkload
+Value = Pod | ExternalWorkload | Node | Namespace | Service | EndpointSlice | ServiceProfile | TrafficSplit | ServerPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ class Endpoint:
     labels: Mapping[str, str] = field(default_factory=dict)
     pod: Key | None = None
     zone: str = ""
-    identity: str = ""  # empty: plain text
+    identity: str = ""  # empty: plain text; else DNS-like, or `spiffe://…`
+    server_name: str = ""  # empty: the identity
     meshed: bool = False
     h2: bool = False
     opaque: bool = False
@@ -153,6 +159,8 @@ class Index:
         self._services: dict[Key, Service] = {}
         self._services_by_ip: dict[str, set[Key]] = {}
         self._services_by_pod: dict[Key, set[Key]] = {}
+        self._externals: dict[str, dict[str, ExternalWorkload]] = {}
+        self._externals_by_ip: dict[str, set[Key]] = {}
         self._slices: dict[Key, dict[str, EndpointSlice]] = {}
         self._slice_services: dict[Key, Key] = {}
         self._nodes: dict[str, Node] = {}
@@ -169,6 +177,8 @@ class Index:
         match value:
             case Pod():
                 return self._set_pod(value.key, value)
+            case ExternalWorkload():
+                return self._set_external(value, value)
             case Service():
                 return self._set_service(value.key, value)
             case EndpointSlice():
@@ -193,6 +203,8 @@ class Index:
         match value:
             case Pod():
                 return self._set_pod(value.key, None)
+            case ExternalWorkload():
+                return self._set_external(value, None)
             case Service():
                 return self._set_service(value.key, None)
             case EndpointSlice():
@@ -228,6 +240,20 @@ class Index:
             for address in _host_ports(known):
                 change(self._pods_by_host_port, address, key)
                 touched.add(("ip", address[0]))
+        return touched
+
+    def _set_external(self, value: ExternalWorkload, now: ExternalWorkload | None) -> set[Source]:
+        known = self._externals.setdefault(value.namespace, {})
+        before = known.pop(value.name, None)
+        if now is not None:
+            known[now.name] = now
+        if not known:
+            del self._externals[value.namespace]
+        touched: set[Source] = {("externals", value.namespace)}
+        for workload, change in ((before, _discard), (now, _add)):
+            for ip in workload.ips if workload else ():
+                change(self._externals_by_ip, ip, value.key)
+                touched.add(("ip", ip))
         return touched
 
     def _set_service(self, key: Key, service: Service | None) -> set[Source]:
@@ -299,13 +325,13 @@ class Index:
     def table(self, authority: ServiceAuthority) -> tuple[Table, set[Source]]:
         """The endpoints of a Service's port; with `hostname`, that pod's only."""
         key = authority.namespace, authority.service
-        sources: set[Source] = {("service", *key), ("servers", key[0]), ("namespace", key[0])}
+        sources: set[Source] = {("service", *key), ("servers", key[0]), ("namespace", key[0]), ("externals", key[0])}
         service = self._services.get(key)
         if service is None:
             return Table(exists=False), sources
         if service.type == "ExternalName":
             return Table(exists=True, external=True), sources
-        candidates = tuple(self._candidates(service, authority))
+        candidates = (*self._candidates(service, authority), *self._external_candidates(service, authority))
         sources |= {("node", c.node) for c in candidates}
         return Table(True, local_only=service.local_only, candidates=candidates), sources
 
@@ -333,6 +359,8 @@ class Index:
 
     def _candidates_of(self, service: Service, endpoint: SliceEndpoint, port: int) -> Iterator[Candidate]:
         zone = endpoint.zone or self.zone(endpoint.node)
+        if endpoint.target_kind == "ExternalWorkload":
+            return  # known from itself
         if endpoint.target_kind == "Pod":
             pod = self._pods.get(endpoint.target)
             if pod is None or not _takes_traffic(pod, endpoint, service):
@@ -345,34 +373,53 @@ class Index:
         for ip in endpoint.addresses:
             yield Candidate(make(ip=ip), endpoint.node, endpoint.zones)
 
+    def _external_candidates(self, service: Service, authority: ServiceAuthority) -> Iterator[Candidate]:
+        if authority.hostname:
+            return
+        declared = service.port(authority.port)
+        for workload in self._externals.get(service.namespace, {}).values():
+            if not workload.ready or not service.selects(workload.labels):
+                continue
+            port = _target_port(declared.target, workload) if declared else authority.port
+            for ip in workload.ips if port is not None else ():
+                if self._settings.ipv6 or ":" not in ip:
+                    yield Candidate(self._external_endpoint(workload, port, ip))
+
     def _pod_endpoint(self, pod: Pod, port: int, *, ip: str, zone: str) -> Endpoint:
         labels = _labels(pod, zone)
         if not pod.control_plane_ns or port in _skipped(pod):
             return Endpoint(ip, port, labels, pod.key, zone)
         trust = self._settings.trust_domain
         same_mesh = pod.control_plane_ns == trust.control_plane_namespace
-        opaque = self._is_opaque(pod, port)
-        return Endpoint(
-            ip,
-            port,
-            labels,
-            pod.key,
-            zone,
-            identity=trust.service_account(pod.namespace, pod.service_account) if same_mesh else "",
+        identity = trust.service_account(pod.namespace, pod.service_account) if same_mesh else ""
+        return self._meshed(Endpoint(ip, port, labels, pod.key, zone, identity), pod)
+
+    def _external_endpoint(self, workload: ExternalWorkload, port: int, ip: str) -> Endpoint:
+        labels = {"external_workload": workload.name}
+        plain = Endpoint(ip, port, labels, identity=workload.identity, server_name=workload.server_name)
+        return self._meshed(plain, workload)
+
+    def _meshed(self, endpoint: Endpoint, workload: Workload) -> Endpoint:
+        opaque = self._is_opaque(workload, endpoint.port)
+        return replace(
+            endpoint,
             meshed=True,
             h2=self._settings.h2_upgrade and not opaque,
             opaque=opaque,
-            inbound_port=pod.inbound_port if port not in _PROXY_PORTS else 0,
+            inbound_port=workload.inbound_port if endpoint.port not in _PROXY_PORTS else 0,
         )
 
-    def _is_opaque(self, pod: Pod, port: int) -> bool:
-        if port in self._annotated(pod.annotations, pod.namespace, pod.port_names()):
+    def _is_opaque(self, workload: Workload, port: int) -> bool:
+        names = workload.port_names()
+        if port in self._annotated(workload.annotations, workload.namespace, names):
             return True
+        external = isinstance(workload, ExternalWorkload)
         return any(
             server.opaque
-            and server.selector.matches(pod.labels)
-            and port in (server.port, pod.port_names().get(str(server.port)))
-            for server in self._servers.get(pod.namespace, {}).values()
+            and server.external == external
+            and server.selector.matches(workload.labels)
+            and port in (server.port, names.get(str(server.port)))
+            for server in self._servers.get(workload.namespace, {}).values()
         )
 
     def _annotated(self, annotations: Mapping[str, str], namespace: str, names: Mapping[str, int]) -> PortSet:
@@ -396,7 +443,11 @@ class Index:
             return profile, sources | more
         pod, pod_port = self._pod_at(ip, port)
         if pod is None:
-            return EndpointProfile(Endpoint(ip, port)), sources
+            external = self._external_at(ip)
+            if external is None:
+                return EndpointProfile(Endpoint(ip, port)), sources
+            sources |= {("servers", external.namespace), ("namespace", external.namespace)}
+            return EndpointProfile(self._external_endpoint(external, port, ip), external.namespace), sources
         sources |= {("servers", pod.namespace), ("namespace", pod.namespace), ("node", pod.node)}
         own = ip if ip in pod.ips else pod.ips[0]
         return self._profile_of_pod(pod, own, pod_port), sources
@@ -414,6 +465,11 @@ class Index:
             if pod.ips:
                 return pod, next(p.port for p in pod.ports if port in (p.host_port, p.port))
         return None, port
+
+    def _external_at(self, ip: str) -> ExternalWorkload | None:
+        """Of several with one address, the oldest."""
+        found = [self._externals[namespace][name] for namespace, name in self._externals_by_ip.get(ip, ())]
+        return min(found, key=lambda workload: (workload.created, workload.key), default=None)
 
     def _profile_of_service(self, target: ServiceAuthority, client_ns: str) -> tuple[Profile, set[Source]]:
         key = target.namespace, target.service
@@ -481,6 +537,10 @@ def _takes_traffic(pod: Pod, endpoint: SliceEndpoint, service: Service) -> bool:
     if service.publish_not_ready:
         return pod.serves
     return endpoint.ready and not endpoint.terminating and pod.serves and pod.ready
+
+
+def _target_port(target: int | str, workload: ExternalWorkload) -> int | None:
+    return target if isinstance(target, int) else workload.port_names().get(target)
 
 
 def _skipped(pod: Pod) -> PortSet:

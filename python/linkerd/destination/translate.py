@@ -97,8 +97,7 @@ def weighted_addr(endpoint: Endpoint, zone: str, more_labels: Mapping[str, str] 
         return message
     message.http2.CopyFrom(_keep_alive())
     if endpoint.identity:
-        message.tls_identity.dns_like_identity.name = endpoint.identity
-        message.tls_identity.server_name.name = endpoint.identity
+        _set_identity(message.tls_identity, endpoint)
     if endpoint.opaque:
         message.protocol_hint.opaque.SetInParent()
     elif endpoint.h2:
@@ -106,6 +105,14 @@ def weighted_addr(endpoint: Endpoint, zone: str, more_labels: Mapping[str, str] 
     if endpoint.inbound_port:
         message.protocol_hint.opaque_transport.inbound_port = endpoint.inbound_port
     return message
+
+
+def _set_identity(message: pb.TlsIdentity, endpoint: Endpoint) -> None:
+    if endpoint.identity.startswith("spiffe://"):
+        message.uri_like_identity.uri = endpoint.identity
+    else:
+        message.dns_like_identity.name = endpoint.identity
+    message.server_name.name = endpoint.server_name or endpoint.identity
 
 
 def _logical(profile: LogicalProfile, cluster_domain: str) -> pb.DestinationProfile:

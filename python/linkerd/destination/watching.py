@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from linkerd.core.services import parse_endpoint_slice, parse_service
-from linkerd.core.workloads import parse_namespace, parse_node, parse_pod
+from linkerd.core.workloads import parse_external_workload, parse_namespace, parse_node, parse_pod
 from linkerd.destination import metrics
 from linkerd.destination.index import Index, Source, parse_server_port
 from linkerd.destination.profiles import parse_service_profile, parse_traffic_split
 from linkerd.k8s.client import Client, Object
 from linkerd.k8s.resources import (
     ENDPOINT_SLICES,
+    EXTERNAL_WORKLOADS,
     NAMESPACES,
     NODES,
     PODS,
@@ -49,6 +50,7 @@ _WATCHES = (
     _Watch(NAMESPACES, parse_namespace),
     _Watch(SERVICE_PROFILES, parse_service_profile, optional=True),
     _Watch(TRAFFIC_SPLITS, parse_traffic_split, optional=True, versions=("v1alpha1",)),
+    _Watch(EXTERNAL_WORKLOADS, parse_external_workload, optional=True, versions=("v1alpha1",)),
     _Watch(SERVERS, parse_server_port, optional=True),
 )
 

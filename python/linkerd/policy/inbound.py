@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from linkerd.core.labels import DEFAULT_INBOUND_POLICY, OPAQUE_PORTS, REQUIRE_IDENTITY_PORTS
 from linkerd.core.networks import EVERYWHERE, Network
 from linkerd.core.ports import PortSet, parse_port_set_leniently
-from linkerd.core.workloads import Key, Pod
+from linkerd.core.workloads import ExternalWorkload, Key, Pod
 from linkerd.policy.index import AUTHENTICATIONS, Index, Source
 from linkerd.policy.parsing import DEFAULT_POLICIES
 from linkerd.policy.values import (
@@ -27,6 +27,8 @@ from linkerd.policy.values import (
     ServerAuthorization,
     Unauthenticated,
 )
+
+Workload = Pod | ExternalWorkload
 
 _ANY_IDENTITY = Identities(suffixes=((),))
 
@@ -66,11 +68,28 @@ class InboundPolicy:
     rate_limit: RateLimit | None = None
 
 
-def inbound_policy(index: Index, pod: Key, port: int) -> tuple[InboundPolicy | None, set[Source]]:
-    """None for a pod that is not there, or not meshed."""
-    namespace = pod[0]
-    sources: set[Source] = {("pod", *pod), ("namespace", namespace), ("inbound", namespace), AUTHENTICATIONS}
-    found = index.pods.get(pod)
+@dataclass(frozen=True, slots=True)
+class WorkloadRef:
+    """Whose port it is: `kind` is `pod` or `external`, as in the index's sources."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @property
+    def key(self) -> Key:
+        return self.namespace, self.name
+
+
+def inbound_policy(index: Index, ref: WorkloadRef, port: int) -> tuple[InboundPolicy | None, set[Source]]:
+    """None for a workload that is not there, or not meshed."""
+    sources: set[Source] = {
+        (ref.kind, *ref.key),
+        ("namespace", ref.namespace),
+        ("inbound", ref.namespace),
+        AUTHENTICATIONS,
+    }
+    found = index.pods.get(ref.key) if ref.kind == "pod" else index.external_workloads.get(ref.key)
     if found is None:
         return None, sources
     server = server_of(index, found, port)
@@ -78,16 +97,17 @@ def inbound_policy(index: Index, pod: Key, port: int) -> tuple[InboundPolicy | N
     return (_of_server(index, server, probes) if server else _by_default(index, found, port, probes)), sources
 
 
-def server_of(index: Index, pod: Pod, port: int) -> Server | None:
+def server_of(index: Index, workload: Workload, port: int) -> Server | None:
     """The Server that is in force for a port: of several, the oldest."""
-    matching = [
-        server
-        for server in index.servers(pod.namespace)
-        if server.selector is not None
-        and port in (server.port, pod.port_names().get(str(server.port)))
-        and server.selector.matches(pod.labels)
-    ]
+    matching = [server for server in index.servers(workload.namespace) if _applies(server, workload, port)]
     return min(matching, key=lambda server: (server.created, server.name), default=None)
+
+
+def _applies(server: Server, workload: Workload, port: int) -> bool:
+    selector = server.selector if isinstance(workload, Pod) else server.external_selector
+    if selector is None or not selector.matches(workload.labels):
+        return False
+    return port in (server.port, workload.port_names().get(str(server.port)))
 
 
 def default_authorizations(index: Index, policy: str) -> tuple[Authorization, ...]:
@@ -102,7 +122,7 @@ def default_authorizations(index: Index, policy: str) -> tuple[Authorization, ..
     return (Authorization(meta, networks, _ANY_IDENTITY if authenticated else Unauthenticated()),)
 
 
-def default_policy(index: Index, pod: Pod, port: int) -> str:
+def default_policy(index: Index, pod: Workload, port: int) -> str:
     """By annotation of the pod, else of its namespace, else the cluster's; stricter on ports that need an identity."""
     annotations = index.namespace_annotations(pod.namespace)
     asked = pod.annotations.get(DEFAULT_INBOUND_POLICY) or annotations.get(DEFAULT_INBOUND_POLICY)
@@ -112,7 +132,7 @@ def default_policy(index: Index, pod: Pod, port: int) -> str:
     return policy
 
 
-def _by_default(index: Index, pod: Pod, port: int, probes: tuple[InboundRoute, ...]) -> InboundPolicy:
+def _by_default(index: Index, pod: Workload, port: int, probes: tuple[InboundRoute, ...]) -> InboundPolicy:
     policy = default_policy(index, pod, port)
     return InboundPolicy(
         Meta(policy),
@@ -144,7 +164,7 @@ def routes_of_server(index: Index, server: Server) -> list[Route]:
 _DEFAULT_ROUTE = InboundRoute(Meta("default"), (Rule(matches=(HttpMatch(PathMatch("PathPrefix", "/")),)),))
 
 
-def _probe_routes(index: Index, pod: Pod, port: int) -> tuple[InboundRoute, ...]:
+def _probe_routes(index: Index, pod: Workload, port: int) -> tuple[InboundRoute, ...]:
     """The kubelet has no identity: what it asks for to probe the pod is let in from where kubelets are."""
     paths = [path for probed, path in pod.probes if probed == port]
     networks = index.settings.probe_networks
@@ -209,7 +229,7 @@ def _rate_limit(index: Index, server: Server) -> RateLimit | None:
     return min(meant, key=lambda limit: (limit.created, limit.name), default=None)
 
 
-def _opaque_ports(index: Index, pod: Pod) -> PortSet:
+def _opaque_ports(index: Index, pod: Workload) -> PortSet:
     """By annotation of the pod, else of its namespace. The cluster's list the injector has written to the pod."""
     if OPAQUE_PORTS in pod.annotations:
         return _ports(pod, OPAQUE_PORTS)
@@ -217,5 +237,5 @@ def _opaque_ports(index: Index, pod: Pod) -> PortSet:
     return parse_port_set_leniently(text or "", pod.port_names())[0]
 
 
-def _ports(pod: Pod, annotation: str) -> PortSet:
+def _ports(pod: Workload, annotation: str) -> PortSet:
     return parse_port_set_leniently(pod.annotations.get(annotation, ""), pod.port_names())[0]

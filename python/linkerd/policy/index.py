@@ -1,6 +1,7 @@
 """The policy resources and what they are about, as they are now: events in, lookups out. Pure.
 
-As in destination, each change says which *sources* it touches: `("pod", ns, name)`, `("namespace", ns)`,
+As in destination, each change says which *sources* it touches: `("pod", ns, name)`, `("external", ns, name)`,
+`("namespace", ns)`,
 `("inbound", ns)` for all that decides who may come to a namespace's pods, `("authentications",)` for what those may
 refer to across namespaces, `("service", ns, name)`, `("ip", ip)`, `("routes", ns, name)` for the routes of a Service or
 EgressNetwork, `("egress",)`.
@@ -15,7 +16,7 @@ from linkerd.core.identities import TrustDomain
 from linkerd.core.networks import EVERYWHERE, Network
 from linkerd.core.ports import PortSet
 from linkerd.core.services import Service
-from linkerd.core.workloads import Key, Namespace, Pod
+from linkerd.core.workloads import ExternalWorkload, Key, Namespace, Pod
 from linkerd.policy.values import (
     POLICY_GROUP,
     AuthorizationPolicy,
@@ -32,6 +33,7 @@ from linkerd.policy.values import (
 Source = tuple[str, ...]
 Value = (
     Pod
+    | ExternalWorkload
     | Namespace
     | Service
     | Server
@@ -66,6 +68,7 @@ class Index:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pods: dict[Key, Pod] = {}
+        self.external_workloads: dict[Key, ExternalWorkload] = {}
         self.namespaces: dict[str, Namespace] = {}
         self.services: dict[Key, Service] = {}
         self.mesh_authentications: dict[Key, MeshTLSAuthentication] = {}
@@ -92,6 +95,9 @@ class Index:
             case Pod():
                 _set(self.pods, value.key, now)
                 return {("pod", *value.key)}
+            case ExternalWorkload():
+                _set(self.external_workloads, value.key, now)
+                return {("external", *value.key)}
             case Namespace():
                 _set(self.namespaces, value.name, now)
                 return {("namespace", value.name)}
@@ -109,15 +115,21 @@ class Index:
             case Route():
                 return self._put_route(value, now)  # type: ignore[arg-type]
             case _:
-                _set(self._in_namespace[type(value)].setdefault(value.namespace, {}), value.name, now)
+                self._put_in_namespace(value, now)
                 return {("inbound", value.namespace)}
+
+    def _put_in_namespace(self, value: Value, now: Value | None) -> None:
+        namespaces = self._in_namespace[type(value)]
+        _set(namespaces.setdefault(value.namespace, {}), value.name, now)  # type: ignore[union-attr]
+        if not namespaces[value.namespace]:  # type: ignore[union-attr]
+            del namespaces[value.namespace]  # type: ignore[union-attr]
 
     def _put_service(self, value: Service, now: Service | None) -> set[Source]:
         touched: set[Source] = {("service", *value.key)}
         before = self.services.get(value.key)
         _set(self.services, value.key, now)
         for ip in before.cluster_ips if before else ():
-            self._services_by_ip.get(ip, set()).discard(value.key)
+            _discard(self._services_by_ip, ip, value.key)
             touched.add(("ip", ip))
         for ip in now.cluster_ips if now else ():
             self._services_by_ip.setdefault(ip, set()).add(value.key)
@@ -129,7 +141,7 @@ class Index:
         before = self.routes.get(value.id)
         _set(self.routes, value.id, now)
         for parent in before.parents if before else ():
-            self._routes_by_parent.get(_parent_id(parent.ref), set()).discard(value.id)
+            _discard(self._routes_by_parent, _parent_id(parent.ref), value.id)
             touched.add(_touched_by(parent.ref))
         for parent in now.parents if now else ():
             self._routes_by_parent.setdefault(_parent_id(parent.ref), set()).add(value.id)
@@ -181,6 +193,14 @@ def _set(values: dict, key: object, value: object | None) -> None:
         values.pop(key, None)
     else:
         values[key] = value
+
+
+def _discard(index: dict, key: object, value: object) -> None:
+    found = index.get(key)
+    if found is not None:
+        found.discard(value)
+        if not found:
+            del index[key]
 
 
 def _parent_id(ref: Ref) -> tuple[str, str, str, str]:

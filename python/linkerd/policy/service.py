@@ -14,12 +14,11 @@ import grpc.aio
 import orjson
 
 from linkerd.core.authorities import AddressAuthority, ServiceAuthority, parse_authority
-from linkerd.core.workloads import Key
 from linkerd.kit.logging import fields
 from linkerd.kit.rpc import Stalled, peer_name, write
 from linkerd.kit.snapshots import Snapshots, Subscription
 from linkerd.policy import metrics
-from linkerd.policy.inbound import InboundPolicy, inbound_policy
+from linkerd.policy.inbound import InboundPolicy, WorkloadRef, inbound_policy
 from linkerd.policy.index import Index, Source
 from linkerd.policy.outbound import OutboundPolicy, outbound_policy
 from linkerd.policy.translate.inbound import server_message
@@ -39,18 +38,20 @@ class InvalidRequest(ValueError):
     pass
 
 
-def parse_workload(text: str) -> Key:
-    """`{"ns":"…","pod":"…"}` or the old form `ns:pod`. Raises InvalidRequest."""
+def parse_workload(text: str) -> WorkloadRef:
+    """`{"ns":"…","pod":"…"}`, `{"ns":"…","external_workload":"…"}` or the old form `ns:pod`. Raises InvalidRequest."""
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError:
         namespace, colon, name = text.partition(":")
         if not colon or not namespace or not name:
             raise InvalidRequest(f"workload `{text}` is neither JSON nor `ns:pod`") from None
-        return namespace, name
-    if not isinstance(document, dict) or not document.get("ns") or not document.get("pod"):
-        raise InvalidRequest(f"workload `{text}` names no pod")
-    return str(document["ns"]), str(document["pod"])
+        return WorkloadRef("pod", namespace, name)
+    if isinstance(document, dict) and document.get("ns"):
+        for field, kind in (("pod", "pod"), ("external_workload", "external")):
+            if document.get(field):
+                return WorkloadRef(kind, str(document["ns"]), str(document[field]))
+    raise InvalidRequest(f"workload `{text}` names neither a pod nor an external workload")
 
 
 def parse_source_namespace(text: str) -> str:
@@ -60,7 +61,7 @@ def parse_source_namespace(text: str) -> str:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return parse_workload(text)[0]
+        return parse_workload(text).namespace
     if not isinstance(document, dict) or not document.get("ns"):
         raise InvalidRequest(f"source_workload `{text}` has no namespace")
     return str(document["ns"])
@@ -68,7 +69,7 @@ def parse_source_namespace(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _PortKey:
-    pod: Key
+    workload: WorkloadRef
     port: int
 
 
@@ -194,7 +195,7 @@ class PolicyService:
             await subscriber.refuse(Code.UNAVAILABLE, "the state of the cluster is not known yet")
 
     def _compute_port(self, key: _PortKey) -> tuple[bytes | None, set[Source]]:
-        policy, sources = inbound_policy(self._index, key.pod, key.port)
+        policy, sources = inbound_policy(self._index, key.workload, key.port)
         return self._encode_inbound(policy), sources
 
     def _encode_inbound(self, policy: InboundPolicy | None) -> bytes | None:

@@ -13,11 +13,12 @@ from typing import Any
 from linkerd.core.identities import TrustDomain
 from linkerd.core.labels import CONTROL_PLANE_NS
 from linkerd.core.services import parse_service
-from linkerd.core.workloads import parse_namespace, parse_pod
+from linkerd.core.workloads import parse_external_workload, parse_namespace, parse_pod
 from linkerd.k8s.client import Client, Object
 from linkerd.k8s.resources import (
     AUTHORIZATION_POLICIES,
     EGRESS_NETWORKS,
+    EXTERNAL_WORKLOADS,
     GATEWAY_GRPC_ROUTES,
     GATEWAY_HTTP_ROUTES,
     HTTP_LOCAL_RATE_LIMIT_POLICIES,
@@ -69,6 +70,7 @@ def _watches(trust: TrustDomain) -> list[_Watch]:
         _Watch(PODS, parse_pod, optional=False, label_selector=CONTROL_PLANE_NS),
         _Watch(NAMESPACES, parse_namespace, optional=False),
         _Watch(SERVICES, parse_service, optional=False),
+        _Watch(EXTERNAL_WORKLOADS, parse_external_workload, versions=("v1alpha1",)),
         _Watch(SERVERS, parse_server),
         _Watch(SERVER_AUTHORIZATIONS, partial(parse_server_authorization, trust=trust)),
         _Watch(AUTHORIZATION_POLICIES, parse_authorization_policy),

@@ -11,7 +11,7 @@ from linkerd.core.authorities import AddressAuthority, ServiceAuthority, parse_a
 from linkerd.core.labels import CONTROL_PLANE_NS, OPAQUE_PORTS, SKIP_INBOUND_PORTS, parse_selector
 from linkerd.core.ports import parse_port_set
 from linkerd.core.services import EndpointSlice, Service, ServicePort, SliceEndpoint
-from linkerd.core.workloads import ContainerPort, Namespace, Node, Pod
+from linkerd.core.workloads import ContainerPort, ExternalWorkload, Namespace, Node, Pod, parse_external_workload
 from linkerd.destination.index import (
     Ambiguous,
     EndpointProfile,
@@ -252,8 +252,73 @@ def test_a_service_is_opaque_by_its_own_annotation():
     assert profile_of(index, f"{FQN}:80").opaque
 
 
+MACHINE = ExternalWorkload(
+    "shop",
+    "vm",
+    ips=("192.0.2.7",),
+    identity="spiffe://mesh/vm",
+    server_name="vm.mesh",
+    labels={"app": "web"},
+    ports=(ContainerPort(9000, "http"), ContainerPort(5143, "linkerd-proxy")),
+    ready=True,
+)
+SELECTING = replace(SERVICE, selector=(("app", "web"),), ports=(ServicePort(80, "http", target="http"),))
+
+
+def test_an_external_workload_is_an_endpoint_of_the_services_that_select_it():
+    found = endpoint(index_of(SELECTING, MACHINE))
+    assert (found.address, found.identity, found.server_name) == (("192.0.2.7", 9000), "spiffe://mesh/vm", "vm.mesh")
+    assert (found.meshed, found.h2, found.inbound_port) == (True, True, 5143)
+    assert found.labels == {"external_workload": "vm"}
+
+
+@pytest.mark.parametrize(
+    ("service", "machine"),
+    [
+        (SELECTING, replace(MACHINE, ready=False)),
+        (SELECTING, replace(MACHINE, labels={"app": "other"})),
+        (SELECTING, replace(MACHINE, namespace="elsewhere")),
+        (SELECTING, replace(MACHINE, ports=())),
+        (SERVICE, MACHINE),
+    ],
+)
+def test_an_external_workload_that_is_not_ready_or_not_selected_is_none(service, machine):
+    assert addresses(index_of(service, machine)) == []
+
+
+def test_slices_of_external_workloads_add_nothing_to_what_they_say_themselves():
+    listed = SliceEndpoint(("192.0.2.7",), target_kind="ExternalWorkload", target=("shop", "vm"))
+    index = index_of(SELECTING, MACHINE, slice_of(endpoints=(listed,)))
+    assert addresses(index) == ["192.0.2.7:9000"]
+    index.remove(MACHINE)
+    assert addresses(index) == []
+
+
+def test_the_address_of_an_external_workload_is_that_workload():
+    found = profile_of(index_of(MACHINE), "192.0.2.7:9000")
+    assert (found.namespace, found.endpoint.identity) == ("shop", "spiffe://mesh/vm")
+
+
+def test_a_server_for_external_workloads_says_that_theirs_is_opaque_and_not_the_pods():
+    server = ServerPort("shop", "s", parse_selector({}), 9000, external=True)
+    marked = pod(ports=(ContainerPort(9000, "http"),))
+    assert endpoint(index_of(SELECTING, MACHINE, server)).opaque
+    assert not endpoint(index_of(SERVICE, marked, slice_of(marked, ports=(("http", 9000),)), server)).opaque
+
+
+def test_both_forms_of_external_workloads_are_read():
+    tls = {"identity": "a.b", "serverName": "a.b"}
+    old, new = (
+        parse_external_workload({"metadata": {"namespace": "n", "name": "vm"}, "spec": {name: tls}})
+        for name in ("meshTls", "meshTLS")
+    )
+    assert old == new
+    assert old.identity == "a.b"
+
+
 EVERYTHING = [
-    SERVICE,
+    SELECTING,
+    MACHINE,
     replace(SERVICE, name="other", cluster_ips=("10.96.0.6",)),
     *(pod(number) for number in range(1, 5)),
     slice_of(pod(1), pod(2)),
@@ -267,7 +332,7 @@ EVERYTHING = [
 
 
 def answers(index: Index):
-    targets = ["10.96.0.5:80", "10.96.0.6:80", "10.1.0.1:8080", "10.1.0.4:8080", f"{FQN}:80"]
+    targets = ["10.96.0.5:80", "10.96.0.6:80", "192.0.2.7:9000", "10.1.0.1:8080", "10.1.0.4:8080", f"{FQN}:80"]
     tables = [sorted(index.table(ServiceAuthority("shop", n, 80))[0].view("a", "node-1")) for n in ("web", "other")]
     return tables, [profile_of(index, target) for target in targets]
 
@@ -299,5 +364,6 @@ def test_whatever_changes_an_answer_touches_one_of_its_sources(order, kept):
 TARGETS = [
     AddressAuthority(parse_authority("10.96.0.5:80", "x").ip, 80),
     AddressAuthority(parse_authority("10.1.0.4:8080", "x").ip, 8080),
+    AddressAuthority(parse_authority("192.0.2.7:9000", "x").ip, 9000),
     ServiceAuthority("shop", "web", 80),
 ]

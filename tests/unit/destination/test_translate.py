@@ -88,6 +88,12 @@ def test_a_meshed_endpoint_has_all_that_mtls_and_http2_need():
     assert found.weight == 10000
 
 
+def test_a_spiffe_identity_goes_with_the_name_to_ask_for():
+    found = weighted_addr(Endpoint("10.0.0.1", 80, identity="spiffe://a/b", server_name="vm.a", meshed=True), "")
+    assert found.tls_identity.uri_like_identity.uri == "spiffe://a/b"
+    assert found.tls_identity.server_name.name == "vm.a"
+
+
 def test_an_opaque_endpoint_is_hinted_so():
     found = weighted_addr(Endpoint("10.0.0.1", 80, meshed=True, opaque=True, inbound_port=4143), "")
     assert found.protocol_hint.WhichOneof("protocol") == "opaque"

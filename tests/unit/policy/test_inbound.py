@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linkerd.core.networks import contains
-from linkerd.core.workloads import Namespace
-from linkerd.policy.inbound import inbound_policy
+from linkerd.core.workloads import Namespace, parse_external_workload
+from linkerd.policy.inbound import WorkloadRef, inbound_policy
 from linkerd.policy.translate.inbound import server_message
 from linkerd.policy.values import AnyTls, Identities, Unauthenticated
 from support.policy_objects import NS, TRUST, index_of, parsed, server_ref, web_pod
@@ -28,11 +28,11 @@ def server(name: str = "web", **spec):
 
 def policy_of(*values, port: int = 8080, pod=None, **options):
     pod = pod or web_pod()
-    return inbound_policy(index_of(pod, *values, **options), pod.key, port)[0]
+    return inbound_policy(index_of(pod, *values, **options), WorkloadRef("pod", *pod.key), port)[0]
 
 
 def test_an_unknown_pod_has_none():
-    assert inbound_policy(index_of(), (NS, "web-1"), 80)[0] is None
+    assert inbound_policy(index_of(), WorkloadRef("pod", NS, "web-1"), 80)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -244,6 +244,38 @@ def test_what_a_proxy_cannot_do_without_is_always_there():
         assert authz.metadata.WhichOneof("kind")
 
 
+MACHINE = parse_external_workload(
+    {
+        "metadata": {"namespace": NS, "name": "vm", "labels": {"app": "web"}},
+        "spec": {
+            "meshTLS": {"identity": "spiffe://mesh/vm", "serverName": "vm.mesh"},
+            "workloadIPs": [{"ip": "192.0.2.7"}],
+            "ports": [{"name": "http", "port": 8080}],
+        },
+    }
+)
+
+
+def test_an_external_workload_has_the_servers_that_select_such():
+    def named(*values):
+        return inbound_policy(index_of(MACHINE, *values), WorkloadRef("external", NS, "vm"), 8080)[0].meta.name
+
+    for_machines = parsed(
+        "Server", "vms", {"externalWorkloadSelector": {"matchLabels": {"app": "web"}}, "port": "http"}
+    )
+    assert named() == "all-unauthenticated"
+    assert named(server()) == "all-unauthenticated"
+    assert named(for_machines) == "vms"
+    assert policy_of(for_machines).meta.kind == "default"
+
+
+def test_an_unknown_external_workload_has_none_until_it_comes():
+    index, ref = index_of(), WorkloadRef("external", NS, "vm")
+    policy, sources = inbound_policy(index, ref, 8080)
+    assert policy is None
+    assert index.apply(MACHINE) & sources
+
+
 EVERYTHING = [
     web_pod(),
     server(),
@@ -260,7 +292,7 @@ EVERYTHING = [
 def test_order_does_not_matter_and_each_change_touches_a_source(order, kept):
     index = index_of(*order[:kept])
     for value in order[kept:]:
-        before, sources = inbound_policy(index, (NS, "web-1"), 8080)
+        before, sources = inbound_policy(index, WorkloadRef("pod", NS, "web-1"), 8080)
         touched = index.apply(value)
-        assert inbound_policy(index, (NS, "web-1"), 8080)[0] == before or touched & sources
-    assert inbound_policy(index, (NS, "web-1"), 8080)[0] == policy_of(*EVERYTHING)
+        assert inbound_policy(index, WorkloadRef("pod", NS, "web-1"), 8080)[0] == before or touched & sources
+    assert inbound_policy(index, WorkloadRef("pod", NS, "web-1"), 8080)[0] == policy_of(*EVERYTHING)
