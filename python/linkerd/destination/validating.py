@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from linkerd.core.authorities import split_host_port
 from linkerd.core.patterns import check_pattern
 from linkerd.destination.profiles import parse_thousandths
 from linkerd.kit.durations import parse_duration
@@ -130,12 +131,22 @@ def _check_overrides(overrides: list[Object]) -> None:
         for name in ("authority", "weight"):
             if override.get(name) in (None, ""):
                 raise ValueError(f"{field}.{name} must be given")
+        _check_authority(f"{field}.authority", override["authority"])
         try:
             parse_thousandths(override["weight"])
         except ValueError as error:
             raise ValueError(f"{field}.weight: {error}") from None
     if overrides and not any(parse_thousandths(override["weight"]) for override in overrides):
         raise ValueError("spec.dstOverrides: at least one weight must be larger than 0")
+
+
+def _check_authority(field: str, authority: str) -> None:
+    try:
+        host, _ = split_host_port(authority)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
+    if not all(_LABEL.fullmatch(label) for label in host.lower().rstrip(".").split(".")):
+        raise ValueError(f"{field}: `{authority}`: a DNS name can be, with `:` and a port or without")
 
 
 def _duration(field: str, value: Any) -> float:

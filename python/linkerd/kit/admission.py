@@ -23,7 +23,10 @@ Check = Callable[[dict[str, Any]], None]
 
 
 def admission_app(check: Check) -> web.Application:
-    """`check` raises ValueError for an object that is to be refused; its text goes to whoever applies it."""
+    """`check` raises ValueError for an object that is to be refused; its text goes to whoever applies it.
+
+    One whose form is not the schema's is refused as well: an answer of 500 would let it pass under `Ignore`.
+    """
 
     async def review(request: web.Request) -> web.Response:
         try:
@@ -49,6 +52,9 @@ def _reason(check: Check, obj: dict[str, Any]) -> str:
         check(obj)
     except ValueError as error:
         return str(error)
+    except (KeyError, TypeError, AttributeError) as error:
+        log.warning("an object of an unexpected form", exc_info=error)
+        return f"the object cannot be read: {error!r}"
     return ""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from linkerd.core.identities import TrustDomain
+from linkerd.core.labels import Requirement
 from linkerd.k8s.client import Object
 from linkerd.policy.annotations import check_route_annotations
 from linkerd.policy.index import Index
@@ -70,7 +71,7 @@ class Admission:
     def _check_overlap(self, server: Server) -> None:
         """Two Servers with one selector on one port of the same pods: only one of them could be in force."""
         for other in self._index.servers(server.namespace):
-            same = (other.selector, other.external_selector) == (server.selector, server.external_selector)
+            same = _pods_of(other) == _pods_of(server)
             if other.name != server.name and other.port == server.port and same:
                 raise Refused(f"spec: Server `{other.name}` selects the same pods and port `{server.port}` already")
 
@@ -90,3 +91,9 @@ class Admission:
             for position, backend in enumerate(rule.backends):
                 if backend.ref.kind == "Service" and backend.port is None:
                     raise Refused(f"spec.rules[{number}].backendRefs[{position}].port must be given for a Service")
+
+
+def _pods_of(server: Server) -> tuple[frozenset[Requirement] | None, ...]:
+    """What it selects, however it is written: the order of requirements means nothing."""
+    selectors = (server.selector, server.external_selector)
+    return tuple(None if selector is None else frozenset(selector.requirements) for selector in selectors)

@@ -5,6 +5,7 @@ Used twice: by the watches, where such an object counts as absent, and by admiss
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -176,7 +177,8 @@ def parse_route(obj: Object) -> Route:
     kind = obj["kind"]
     namespace = metadata["namespace"]
     try:
-        rules = tuple(_rule(f"spec.rules[{i}]", r, kind, namespace) for i, r in enumerate(spec.get("rules") or []))
+        rules = _rules(spec.get("rules") or [], kind, namespace)
+        _check_hostnames(spec.get("hostnames") or [])
         problem = ""
     except ValueError as error:
         rules, problem = (), str(error)
@@ -269,6 +271,25 @@ def _per_second(field: str, limit: Object | None) -> int | None:
 
 # Routes
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+_REDIRECTS = (301, 302, 303, 307, 308)
+_LARGEST_WEIGHT = 1_000_000
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_HOST = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.IGNORECASE)
+_ADDRESS = re.compile(r"[0-9]+(\.[0-9]+){3}")
+
+
+def _rules(rules: list[Object], kind: str, namespace: str) -> tuple[Rule, ...]:
+    if kind in ("TLSRoute", "TCPRoute") and len(rules) > 1:
+        raise ValueError(f"spec.rules: a {kind} can have one rule, not {len(rules)}: nothing tells connections apart")
+    return tuple(_rule(f"spec.rules[{i}]", rule, kind, namespace) for i, rule in enumerate(rules))
+
+
+def _check_hostnames(hostnames: list[str]) -> None:
+    for position, name in enumerate(hostnames):
+        if not _HOST.fullmatch(name) or _ADDRESS.fullmatch(name):
+            raise ValueError(f"spec.hostnames[{position}]: `{name}`: a DNS name or `*.` and a DNS name can be")
+
 
 def _rule(field: str, rule: Object, kind: str, namespace: str) -> Rule:
     match = {"HTTPRoute": _http_match, "GRPCRoute": _grpc_match}.get(kind)
@@ -285,27 +306,41 @@ def _rule(field: str, rule: Object, kind: str, namespace: str) -> Rule:
 
 
 def _timeout(field: str, timeouts: Object) -> float | None:
-    for name in ("request", "backendRequest"):
-        value = timeouts.get(name)
-        if value is not None:
-            seconds = _in(f"{field}.timeouts.{name}", lambda value=value: parse_duration(value))
-            if seconds < 0:
-                raise ValueError(f"{field}.timeouts.{name}: `{value}` is negative")
-    return parse_duration(timeouts["request"]) or None if timeouts.get("request") else None
+    seconds = {name: _timeout_seconds(f"{field}.timeouts.{name}", timeouts.get(name)) for name in _TIMEOUTS}
+    whole, one = (seconds[name] for name in _TIMEOUTS)
+    if whole and one and one > whole:
+        shown = f"`{timeouts['backendRequest']}` must not be longer than request, `{timeouts['request']}`"
+        raise ValueError(f"{field}.timeouts.backendRequest: {shown}")
+    return whole or None
+
+
+_TIMEOUTS = ("request", "backendRequest")
+
+
+def _timeout_seconds(field: str, value: str | None) -> float:
+    if value is None:
+        return 0.0
+    seconds = _in(field, lambda: parse_duration(value))
+    if seconds < 0:
+        raise ValueError(f"{field}: `{value}` is negative; 0s and above can be")
+    return seconds
 
 
 def _http_match(field: str, match: Object) -> HttpMatch:
-    path = match.get("path")
+    path, method = match.get("path"), match.get("method") or ""
+    if method:
+        _one_of(f"{field}.method", method, METHODS)
     return HttpMatch(
         path=_path(f"{field}.path", path) if path is not None else None,
         headers=_texts(f"{field}.headers", match.get("headers"), lower=True),
         params=_texts(f"{field}.queryParams", match.get("queryParams")),
-        method=match.get("method") or "",
+        method=method,
     )
 
 
 def _path(field: str, path: Object) -> PathMatch:
     kind, value = path.get("type") or "PathPrefix", path.get("value") or "/"
+    _one_of(f"{field}.type", kind, ("Exact", "PathPrefix", "RegularExpression"))
     if kind == "RegularExpression":
         check_pattern(f"{field}.value", value)
     elif not value.startswith("/"):
@@ -324,7 +359,10 @@ def _grpc_match(field: str, match: Object) -> GrpcMatch:
 def _texts(field: str, entries: list[Object] | None, *, lower: bool = False) -> tuple[tuple[str, Text], ...]:
     found = []
     for position, entry in enumerate(entries or []):
+        _one_of(f"{field}[{position}].type", entry.get("type") or "Exact", ("Exact", "RegularExpression"))
         regex = entry.get("type") == "RegularExpression"
+        if lower:
+            _check_header(f"{field}[{position}].name", entry["name"])
         if regex:
             check_pattern(f"{field}[{position}].value", entry["value"])
         found.append((entry["name"].lower() if lower else entry["name"], Text(entry["value"], regex)))
@@ -338,22 +376,44 @@ def _filters(field: str, filters: list[Object] | None, kind: str) -> tuple[Filte
 def _filter(field: str, entry: Object, kind: str) -> Filter:
     match entry["type"]:
         case "RequestHeaderModifier":
-            return _header_modifier(entry.get("requestHeaderModifier") or {}, response=False)
+            name = f"{field}.requestHeaderModifier"
+            return _header_modifier(name, entry.get("requestHeaderModifier") or {}, response=False)
         case "ResponseHeaderModifier" if kind == "HTTPRoute":
-            return _header_modifier(entry.get("responseHeaderModifier") or {}, response=True)
+            name = f"{field}.responseHeaderModifier"
+            return _header_modifier(name, entry.get("responseHeaderModifier") or {}, response=True)
         case "RequestRedirect" if kind == "HTTPRoute":
-            return _redirect(entry.get("requestRedirect") or {})
+            return _redirect(f"{field}.requestRedirect", entry.get("requestRedirect") or {})
         case other:
             raise ValueError(f"{field}.type: `{other}` is not supported")
 
 
-def _header_modifier(modifier: Object, *, response: bool) -> HeaderModifier:
+def _header_modifier(field: str, modifier: Object, *, response: bool) -> HeaderModifier:
     pairs = {name: tuple((h["name"], h["value"]) for h in modifier.get(name) or []) for name in ("add", "set")}
-    return HeaderModifier(response, pairs["add"], pairs["set"], tuple(modifier.get("remove") or ()))
+    removed = tuple(modifier.get("remove") or ())
+    for action, names in (("add", _firsts(pairs["add"])), ("set", _firsts(pairs["set"])), ("remove", removed)):
+        for position, name in enumerate(names):
+            _check_header(f"{field}.{action}[{position}]", name)
+    return HeaderModifier(response, pairs["add"], pairs["set"], removed)
 
 
-def _redirect(redirect: Object) -> Redirect:
-    path = redirect.get("path") or {}
+def _firsts(pairs: tuple[tuple[str, str], ...]) -> list[str]:
+    return [first for first, _ in pairs]
+
+
+def _check_header(field: str, name: str) -> None:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{field}: `{name}` is not the name of a header: letters, digits and !#$%&'*+-.^_`|~ can be")
+
+
+def _redirect(field: str, redirect: Object) -> Redirect:
+    path, port = redirect.get("path") or {}, redirect.get("port")
+    if redirect.get("scheme"):
+        _one_of(f"{field}.scheme", redirect["scheme"], ("http", "https"))
+    if redirect.get("statusCode") not in (None, *_REDIRECTS):
+        shown = ", ".join(map(str, _REDIRECTS))
+        raise ValueError(f"{field}.statusCode: `{redirect['statusCode']}`: one of {shown} can be")
+    if port is not None:
+        _check_port(f"{field}.port", port)
     return Redirect(
         scheme=redirect.get("scheme") or "",
         host=redirect.get("hostname") or "",
@@ -366,8 +426,12 @@ def _redirect(redirect: Object) -> Redirect:
 
 def _backend(field: str, backend: Object, kind: str, namespace: str) -> BackendRef:
     ref = _ref({"kind": "Service", **backend}, backend.get("namespace") or namespace)
-    weight = backend.get("weight", 1)
-    return BackendRef(ref, backend.get("port"), weight, _filters(f"{field}.filters", backend.get("filters"), kind))
+    weight, port = backend.get("weight", 1), backend.get("port")
+    if not 0 <= weight <= _LARGEST_WEIGHT:
+        raise ValueError(f"{field}.weight: `{weight}`: 0 to {_LARGEST_WEIGHT} can be")
+    if port is not None:
+        _check_port(f"{field}.port", port)
+    return BackendRef(ref, port, weight, _filters(f"{field}.filters", backend.get("filters"), kind))
 
 
 def _parent(parent: Object, group: str, namespace: str) -> ParentRef:
@@ -395,6 +459,11 @@ def _reported(obj: Object) -> Reported:
 
 def _created(metadata: Object) -> str:
     return metadata.get("creationTimestamp") or ""
+
+
+def _check_port(field: str, port: int) -> None:
+    if not 0 < port < 65536:
+        raise ValueError(f"{field}: `{port}`: 1 to 65535 can be")
 
 
 def _port(field: str, port: int | str) -> int | str:

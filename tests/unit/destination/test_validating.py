@@ -52,6 +52,8 @@ def test_what_can_work_is_let_through(good):
         (profile(retryBudget={"retryRatio": 0.2}), "spec.retryBudget.minRetriesPerSecond must be given"),
         (profile(dstOverrides=[{"authority": "a", "weight": "-1"}]), "weight `-1` is negative"),
         (profile(dstOverrides=[{"authority": "a", "weight": 0}]), "at least one weight"),
+        (profile(dstOverrides=[{"authority": "a:x", "weight": 1}]), "dstOverrides[0].authority: `x` is not a port"),
+        (profile(dstOverrides=[{"authority": "a b", "weight": 1}]), "dstOverrides[0].authority: `a b`: a DNS name"),
         (profile(route=[]), "spec.route is unknown; dstOverrides"),
         (
             profile(routes=[{**ROUTE, "responseClasses": [{"condition": {"status": {"min": 500, "max": 400}}}]}]),

@@ -80,8 +80,56 @@ def test_what_can_work_is_let_through(kind, spec):
         (
             "HTTPRoute",
             {"rules": [{"timeouts": {"request": "-1s"}}]},
-            "spec.rules[0].timeouts.request: `-1s` is negative",
+            "spec.rules[0].timeouts.request: `-1s` is negative; 0s and above can be",
         ),
+        (
+            "HTTPRoute",
+            {"rules": [{"timeouts": {"request": "1s", "backendRequest": "2s"}}]},
+            "spec.rules[0].timeouts.backendRequest: `2s` must not be longer than request, `1s`",
+        ),
+        (
+            "HTTPRoute",
+            {"rules": [{"matches": [{"method": "FETCH"}]}]},
+            "spec.rules[0].matches[0].method: `FETCH`: one of GET, HEAD",
+        ),
+        (
+            "HTTPRoute",
+            {"rules": [{"matches": [{"path": {"type": "Suffix", "value": "/a"}}]}]},
+            "spec.rules[0].matches[0].path.type: `Suffix`: one of Exact, PathPrefix, RegularExpression",
+        ),
+        (
+            "HTTPRoute",
+            {"rules": [{"matches": [{"headers": [{"name": "a b", "value": "c"}]}]}]},
+            "spec.rules[0].matches[0].headers[0].name: `a b` is not the name of a header",
+        ),
+        (
+            "HTTPRoute",
+            {"rules": [{"backendRefs": [{"name": "a", "port": 80, "weight": -1}]}]},
+            "spec.rules[0].backendRefs[0].weight: `-1`: 0 to 1000000",
+        ),
+        (
+            "HTTPRoute",
+            {"rules": [{"backendRefs": [{"name": "a", "port": 70000}]}]},
+            "spec.rules[0].backendRefs[0].port: `70000`: 1 to 65535",
+        ),
+        (
+            "HTTPRoute",
+            {"rules": [{"filters": [{"type": "RequestRedirect", "requestRedirect": {"statusCode": 200}}]}]},
+            "spec.rules[0].filters[0].requestRedirect.statusCode: `200`: one of 301, 302",
+        ),
+        (
+            "HTTPRoute",
+            {"rules": [{"filters": [{"type": "RequestRedirect", "requestRedirect": {"scheme": "ftp"}}]}]},
+            "spec.rules[0].filters[0].requestRedirect.scheme: `ftp`: one of http, https",
+        ),
+        (
+            "HTTPRoute",
+            {"rules": [{"filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["a:"]}}]}]},
+            "spec.rules[0].filters[0].requestHeaderModifier.remove[0]: `a:` is not the name of a header",
+        ),
+        ("HTTPRoute", {"hostnames": ["a.*.b"]}, "spec.hostnames[0]: `a.*.b`: a DNS name"),
+        ("HTTPRoute", {"hostnames": ["10.0.0.1"]}, "spec.hostnames[0]: `10.0.0.1`: a DNS name"),
+        ("TCPRoute", {"rules": [{}, {}]}, "spec.rules: a TCPRoute can have one rule, not 2"),
         (
             "HTTPRoute",
             {"rules": [{"backendRefs": [{"name": "web"}]}]},
@@ -111,6 +159,13 @@ def test_a_server_must_not_overlap_another_one():
     with pytest.raises(Refused, match="Server `other` selects the same pods"):
         check("Server", {**PODS, "port": 80}, other)
     check("Server", {**PODS, "port": 81}, other)
+
+
+def test_servers_that_say_the_same_in_another_order_overlap():
+    labels = {"podSelector": {"matchLabels": {"app": "web", "tier": "front"}}, "port": 80}
+    turned = {"podSelector": {"matchLabels": {"tier": "front", "app": "web"}}, "port": 80}
+    with pytest.raises(Refused, match="Server `other` selects the same pods"):
+        check("Server", turned, parsed("Server", "other", labels))
 
 
 @pytest.mark.parametrize(
