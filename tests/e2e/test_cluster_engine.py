@@ -64,6 +64,24 @@ class Instance:
         return found + [line for line in mounts if str(self.directory) in line]
 
 
+    def processes(self) -> list[str]:
+        """Processes that run from its directory or have something of it mounted, in whatever namespaces."""
+        return [process.name for process in Path("/proc").iterdir() if process.name.isdecimal() and self._owns(process)]
+
+    def _owns(self, process: Path) -> bool:
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "mountinfo").read_bytes()
+        except OSError:
+            return False  # it ended while we looked
+        return str(self.directory).encode() in told
+
+
+def host_network() -> str:
+    """What a cluster might leave in the host's network: links, routes, firewall rules."""
+    commands = ("ip -o link", "ip route show table all", "nft -s list ruleset")
+    return "\n".join(subprocess.run(c.split(), capture_output=True, text=True, check=True).stdout for c in commands)
+
+
 def living_namespaces() -> Iterator[tuple[str, str]]:
     for process in Path("/proc").iterdir():
         if process.name.isdecimal() and not is_zombie(process):
@@ -220,6 +238,7 @@ def test_a_start_that_fails_half_way_shows_why_and_cleans_up(instance: Instance,
     wal = instance.directory / "etcd" / "member" / "wal"
     wal.mkdir(parents=True)
     (wal / "0000000000000000-0000000000000000.wal").write_bytes(b"\xff" * 4096)
+    before = host_network()
     done = instance.cluster("start")
     assert_refused(done, "the cluster did not start: etcd")
     assert '"caller"' in done.stderr, "etcd's own last words"
@@ -227,6 +246,10 @@ def test_a_start_that_fails_half_way_shows_why_and_cleans_up(instance: Instance,
     assert instance.cluster("status").returncode == 1
     with socket.create_server(("127.0.0.1", instance.port)):
         pass
+    assert running.processes(), "the look for processes finds those of a cluster that runs"
+    assert instance.processes() == [], "namespaces live as long as a process in them"
+    assert instance.traces(set()) == [], "mounts"
+    assert host_network() == before
 
 
 NO_NAMESPACES = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from support.metrics import Metrics, parse_metrics
 from support.waiting import wait_until
 from support.workloads import APPS, client, namespace, server
 
@@ -64,9 +66,37 @@ def ready(pod: dict) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def endpoint_pods(cluster) -> set[str]:
-    rows = cluster.linkerd("diagnostics", "endpoints", f"server.{NAMESPACE}.svc.cluster.local:8080", "-o", "json")
-    return {row["pod"] for row in json.loads(rows)}
+class Sent:
+    """Requests that the client's own proxy has sent, by the address of the server they went to."""
+
+    def __init__(self, cluster) -> None:
+        self._cluster = cluster
+        (pod,) = pods(cluster, "client")
+        self._url = f"http://{pod['status']['podIP']}:4191/metrics"
+
+    def to(self, pod_ip: str) -> float:
+        return self._scrape().total("request_total", direction="outbound", target_ip=pod_ip)
+
+    def all(self) -> float:
+        return self._scrape().total("request_total", direction="outbound")
+
+    def _scrape(self) -> Metrics:
+        return parse_metrics(self._cluster.in_cluster_network("wget", "-qO-", self._url).stdout)
+
+    def last_to(self, pod_ip: str, *, quiet: float) -> float:
+        """The moment (monotonic) after which nothing was sent there for `quiet` seconds, though others were asked."""
+        last, seen = time.monotonic(), self.to(pod_ip)
+
+        def still() -> bool:
+            nonlocal last, seen
+            if (now := self.to(pod_ip)) != seen:
+                last, seen = time.monotonic(), now
+            return time.monotonic() - last > quiet
+
+        before = self.all()
+        wait_until(still, timeout=20, message=f"no more requests to {pod_ip}")
+        assert self.all() > before + 20, "the load went on"
+        return last
 
 
 def test_crashed_app_restarts_with_back_off(life):
@@ -92,14 +122,16 @@ def _waits_for(cluster, reason: str) -> bool:
 
 
 def test_deleted_pod_leaves_the_balancer_and_no_request_fails(life):
-    gone = pods(life, "server")[0]["metadata"]["name"]
+    gone = pods(life, "server")[0]
+    name, address = gone["metadata"]["name"], gone["status"]["podIP"]
+    sent = Sent(life)
     with Load(life) as load:
-        wait_until(lambda: gone in endpoint_pods(life), timeout=10, message="the pod to be an endpoint")
-        life.kubectl("delete", "pod", "-n", NAMESPACE, gone, "--wait=false")
-        # One second for the product; the rest is for starting the command that looks.
-        wait_until(lambda: gone not in endpoint_pods(life), timeout=2.5, message="the endpoint to be gone")
+        wait_until(lambda: sent.to(address) > 20, timeout=20, message="the client's proxy to send to the pod")
+        life.kubectl("delete", "pod", "-n", NAMESPACE, name, "--wait=false")
+        deleted = time.monotonic()
+        assert sent.last_to(address, quiet=2) - deleted < 1
         wait_until(
-            lambda: len([p for p in pods(life, "server") if ready(p) and p["metadata"]["name"] != gone]) == 2,
+            lambda: len([p for p in pods(life, "server") if ready(p) and p["metadata"]["name"] != name]) == 2,
             timeout=60,
             message="a replacement",
         )
@@ -133,7 +165,10 @@ def _proxy_pid(pod: str) -> int:
 
 
 def test_rolling_restart_under_load_fails_no_request(life):
+    sent = Sent(life)
+    before = sent.all()
     with Load(life) as load:
+        wait_until(lambda: sent.all() > before + 20, timeout=30, message="the load to begin")
         life.kubectl("rollout", "restart", "deploy/server", "-n", NAMESPACE)
         life.kubectl("rollout", "status", "deploy/server", "-n", NAMESPACE, "--timeout=120s")
     assert set(load.results) == {"200"}, (load.results, load.errors)
