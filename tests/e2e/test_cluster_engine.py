@@ -63,7 +63,6 @@ class Instance:
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         return found + [line for line in mounts if str(self.directory) in line]
 
-
     def processes(self) -> list[str]:
         """Processes that run from its directory or have something of it mounted, in whatever namespaces."""
         return [process.name for process in Path("/proc").iterdir() if process.name.isdecimal() and self._owns(process)]
