@@ -29,7 +29,7 @@ down: ## End the demo's cluster; nothing is left behind
 .PHONY: build
 build: $(STAMPS)/python ## Build all programs into .venv/bin
 	@# Side by side: linking is serial in both languages, and each leaves a core to the other meanwhile.
-	@$(MAKE) --no-print-directory -j2 $(STAMPS)/kube $(STAMPS)/proxy
+	@$(MAKE) --silent --no-print-directory -j2 $(STAMPS)/kube $(STAMPS)/proxy
 
 .PHONY: test
 test: build $(STAMPS)/python-dev lint proto-check test-rust test-unit test-integration test-e2e ## Pass all tests
