@@ -74,6 +74,14 @@ class IssuerFiles:
             raise IssuerUnavailable(f"issuer in {self.directory}: {error}") from error
         return issuer
 
+    def certificate(self) -> Certificate:
+        """The issuer's, whether or not it can be used. Raises IssuerUnavailable."""
+        file, _ = self._pair()
+        try:
+            return parse_certificates(file.read_bytes())[0]
+        except (OSError, CertificateError) as error:
+            raise IssuerUnavailable(f"{file}: {error}") from error
+
     def _pair(self) -> tuple[Path, Path]:
         """The files of the scheme; those of the other one when only they are there."""
         preferred = _PAIRS.get(self.scheme, _PAIRS["linkerd.io/tls"])

@@ -9,3 +9,6 @@ ISSUER_LOADED = Gauge("issuer_loaded", "Whether an issuer is loaded that leads t
 ISSUER_RELOADS = Counter("issuer_reloads", "Times that the issuer's files were read again", ["result"])
 CERTIFICATIONS = Counter("certify_requests", "Answers to Certify", ["code"])
 EVENTS_DROPPED = Counter("identity_events_dropped", "Kubernetes Events not written, to spare the API server")
+ANCHOR_TTL = Gauge("anchor_cert_ttl_seconds", "Seconds until the trust anchor expires whose key is held")
+ANCHOR_KEY_HELD = Gauge("anchor_key_held", "Whether issuer and anchor can be renewed without anybody's help")
+RENEWALS = Counter("authority_renewals", "Steps in renewing issuer and anchor", ["result"])

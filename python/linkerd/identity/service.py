@@ -34,6 +34,7 @@ class CurrentIssuer:
         self._recorder = recorder
         self._namespace = namespace
         self._issuer: Issuer | None = None
+        self._overtaken: Certificate | None = None
         self._reason = "not loaded yet"
         metrics.ISSUER_TTL.set_function(self._seconds_left)
         metrics.ISSUER_LOADED.set_function(lambda: float(self._issuer is not None))
@@ -59,6 +60,22 @@ class CurrentIssuer:
             self._tell("IssuerUpdateSkipped" if self.loaded else "IssuerValidationFailed", str(error), "Warning")
             return
         metrics.ISSUER_RELOADS.labels("ok").inc()
+        if issuer.authority.certificate == self._overtaken:
+            return  # the file has not been brought up to date yet
+        self._take(issuer)
+
+    def take(self, issuer: Issuer) -> None:
+        """One that is in the cluster already, and in the files only when the kubelet has brought it there."""
+        if issuer.authority.certificate == _certificate(self._issuer):
+            return
+        try:
+            self._overtaken = self._files.certificate()
+        except IssuerUnavailable:
+            self._overtaken = None
+        if self._overtaken != issuer.authority.certificate:
+            self._take(issuer)
+
+    def _take(self, issuer: Issuer) -> None:
         if issuer.authority.certificate == _certificate(self._issuer) and issuer.anchors == _anchors(self._issuer):
             return
         first, self._issuer = self._issuer is None, issuer

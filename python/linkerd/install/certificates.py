@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from linkerd.kit import x509
@@ -18,6 +19,9 @@ class Credentials:
     anchors: str
     issuer: str
     issuer_key: str
+    anchor: Mapping[str, str] = field(default_factory=dict)
+    """What Secret `linkerd-identity-anchor` holds: the anchor with its key, by which the identity service renews it and
+    the issuer. Empty: somebody else does that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +34,28 @@ class ServerCertificate:
 
 
 def new_credentials(control_plane_namespace: str, trust_domain: str) -> Credentials:
-    """An anchor for ten years and an issuer for one.
-
-    The anchor's key is thrown away: nobody can steal it, and an issuer that ends is replaced together with the anchor
-    (with overlap). Whoever wants to keep an anchor's key brings their own certificates.
-    """
+    """An anchor for ten years and an issuer for one, which the identity service renews."""
     root = x509.new_root(f"root.{control_plane_namespace}.{trust_domain}", ANCHOR_LIFETIME)
     issuer = x509.new_issuer(f"identity.{control_plane_namespace}.{trust_domain}", root, ISSUER_LIFETIME)
-    return Credentials(
-        x509.certificate_pem(root.certificate), x509.certificate_pem(*issuer.chain), x509.key_pem(issuer.key)
-    )
+    anchors = x509.certificate_pem(root.certificate)
+    held = {"ca.crt": anchors, "ca.key": x509.key_pem(root.key)}
+    return Credentials(anchors, x509.certificate_pem(*issuer.chain), x509.key_pem(issuer.key), held)
+
+
+def replacing(old: Credentials, new: Credentials) -> Credentials:
+    """The new ones, with the old anchors still trusted: leaves of theirs are about for a day.
+
+    The identity service takes out again the one whose key we held. Of the others those that have ended go at once.
+    """
+    retired = old.anchor.get("ca.crt", "")
+    now = datetime.now(UTC)
+    kept = [
+        anchor
+        for anchor in x509.parse_certificates(old.anchors)
+        if anchor.not_valid_after_utc > now or x509.certificate_pem(anchor) == retired
+    ]
+    marks = {"old.crt": retired, "since": now.isoformat()} if retired else {}
+    return replace(new, anchors=new.anchors + x509.certificate_pem(*kept), anchor={**new.anchor, **marks})
 
 
 def checked_credentials(credentials: Credentials) -> Credentials:

@@ -25,6 +25,7 @@ CONFIG = "linkerd-config"
 OVERRIDES = "linkerd-config-overrides"
 TRUST_ROOTS = "linkerd-identity-trust-roots"
 ISSUER = "linkerd-identity-issuer"
+ANCHOR = "linkerd-identity-anchor"
 
 SERVER_CERTIFICATES = ("linkerd-proxy-injector", "linkerd-sp-validator", "linkerd-policy-validator")
 """Services that the API server calls, each with a certificate in the Secret `<name>-k8s-tls`."""
@@ -214,6 +215,7 @@ class _ControlPlane:
         account = "linkerd-identity"
         return [
             self.account(account, "identity"),
+            *self.renewal_rights(account),
             *self.cluster_rights(
                 "identity",
                 "identity",
@@ -223,6 +225,21 @@ class _ControlPlane:
                     k8s.rule("core", "events", "create patch"),
                 ],
             ),
+        ]
+
+    def renewal_rights(self, account: str) -> list[Object]:
+        """To look after issuer and anchor, where the anchor's key is in the cluster."""
+        if not self.i.credentials.anchor:
+            return []
+        name = "linkerd-identity-renewal"
+        rules = [
+            k8s.rule("core", "secrets", "get patch", f"{ANCHOR} {ISSUER}"),
+            k8s.rule("core", "configmaps", "get patch", TRUST_ROOTS),
+        ]
+        subjects = [k8s.account_subject(account, self.ns)]
+        return [
+            k8s.role(self.metadata(name, "identity"), rules),
+            k8s.role_binding(self.metadata(name, "identity"), name, subjects),
         ]
 
     def destination_rights(self) -> list[Object]:
@@ -327,6 +344,7 @@ class _ControlPlane:
                 f"--identity-issuance-lifetime={issuer['issuanceLifetime']}",
                 f"--identity-clock-skew-allowance={issuer['clockSkewAllowance']}",
                 f"--identity-scheme={issuer['scheme']}",
+                f"--identity-renewal={str(bool(self.i.credentials.anchor)).lower()}",
             ],
             {"ident-grpc": 8080, "ident-admin": 9990},
             "identityResources",
@@ -346,7 +364,11 @@ class _ControlPlane:
             self.service("linkerd-identity-headless", "identity", port, headless=True),
             *self.deployment("identity", [container], volumes),
         ]
-        return found if self.v["identity"]["externalCA"] else [self.issuer_secret(), *found]
+        if self.v["identity"]["externalCA"]:
+            return found
+        anchor = self.i.credentials.anchor
+        held = [k8s.secret(self.metadata(ANCHOR, "identity"), anchor)] if anchor else []
+        return [*held, self.issuer_secret(), *found]
 
     def issuer_secret(self) -> Object:
         scheme, credentials = self.v["identity"]["issuer"]["scheme"], self.i.credentials

@@ -54,6 +54,34 @@ def new_root(name: str, lifetime: timedelta, *, now: datetime | None = None) -> 
     return Authority(_signed(certificate, key, key.public_key()), key)
 
 
+def renewed_root(root: Authority, *, now: datetime) -> Authority:
+    """The same anchor for as long again: who trusts its name and key trusts it without being told."""
+    lifetime = lifetime_of(root.certificate)
+    builder = _authority_builder(root.certificate.subject, root.key, lifetime, now, path_length=None)
+    builder = builder.issuer_name(root.certificate.subject)
+    return Authority(_signed(builder, root.key, root.certificate.public_key()), root.key)  # type: ignore[arg-type]
+
+
+def succeeding_root(root: Certificate, *, now: datetime) -> Authority:
+    """Another anchor of the same name and lifetime, with a key of its own."""
+    key = new_key()
+    builder = _authority_builder(root.subject, key, lifetime_of(root), now, path_length=None)
+    return Authority(_signed(builder.issuer_name(root.subject), key, key.public_key()), key)
+
+
+def succeeding_issuer(issuer: Certificate, root: Authority, *, now: datetime) -> Authority:
+    """Another issuer of the same name and lifetime below `root`, which it does not outlive."""
+    key = new_key()
+    lifetime = min(lifetime_of(issuer), root.certificate.not_valid_after_utc - now)
+    builder = _authority_builder(issuer.subject, key, lifetime, now, path_length=0)
+    builder = builder.issuer_name(root.certificate.subject)
+    return Authority(_signed(builder, root.key, root.certificate.public_key()), key)  # type: ignore[arg-type]
+
+
+def lifetime_of(certificate: Certificate) -> timedelta:
+    return certificate.not_valid_after_utc - certificate.not_valid_before_utc - _BEGINNING
+
+
 def new_issuer(name: str, root: Authority, lifetime: timedelta, *, now: datetime | None = None) -> Authority:
     """An intermediate authority below the root, which may sign leaves only."""
     key = new_key()
@@ -183,6 +211,15 @@ def _check_time(certificate: Certificate, now: datetime) -> None:
         raise CertificateError(f"`{name}` is not valid before {certificate.not_valid_before_utc.isoformat()}")
     if now > certificate.not_valid_after_utc:
         raise CertificateError(f"`{name}` expired at {certificate.not_valid_after_utc.isoformat()}")
+
+
+def is_signed_by(lower: Certificate, upper: Certificate) -> bool:
+    """By name and signature; whether either is valid now is another question."""
+    return _is_signed(lower, upper)
+
+
+def same_key(one: Certificate, other: Certificate) -> bool:
+    return public_bytes(one.public_key()) == public_bytes(other.public_key())  # type: ignore[arg-type]
 
 
 def _check_signed(lower: Certificate, upper: Certificate) -> None:

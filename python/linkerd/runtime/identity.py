@@ -10,6 +10,7 @@ from linkerd.core.identities import TrustDomain
 from linkerd.identity.certifying import Validity
 from linkerd.identity.events import Recorder
 from linkerd.identity.issuer import IssuerFiles
+from linkerd.identity.keeping import Keeper
 from linkerd.identity.service import CurrentIssuer, IdentityService
 from linkerd.identity.tokens import TokenReviewer
 from linkerd.k8s.client import Client
@@ -41,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--identity-trust-anchors", type=Path, default=Path("/var/run/linkerd/identity/trust-roots/ca-bundle.crt")
     )
+    parser.add_argument("--identity-renewal", type=flags.boolean, default=False,
+                        help="renew issuer and anchor where the anchor's key is in the cluster")  # fmt: skip
     return parser
 
 
@@ -55,8 +58,13 @@ async def _serve(values: argparse.Namespace, client: Client) -> None:
         issuer.reload()
         reviewer = TokenReviewer(client, TrustDomain(values.controller_namespace, values.identity_trust_domain))
         service = IdentityService(issuer, reviewer, recorder, validity)
+        keeper = Keeper(client, values.controller_namespace, validity.lifetime, recorder, issuer.take)
+        tasks = [issuer.run(), recorder.run()]
+        if values.identity_renewal:
+            await keeper.renew()
+            tasks.append(keeper.run())
         async with (
             serve_admin(values.admin_addr, Readiness(issuer=lambda: issuer.loaded)),
             serve_rpc(values.addr, [service.handler()]),
         ):
-            await run_until_terminated(issuer.run(), recorder.run())
+            await run_until_terminated(*tasks)

@@ -13,13 +13,13 @@ from linkerd.install.values import merged
 from support.golden import check_golden
 
 GOLDENS = Path(__file__).parent / "goldens"
-CREDENTIALS = Credentials("ANCHORS\n", "ISSUER\n", "KEY\n")
+CREDENTIALS = Credentials("ANCHORS\n", "ISSUER\n", "KEY\n", {"ca.crt": "ANCHOR\n", "ca.key": "ANCHOR KEY\n"})
 SERVERS = {name: ServerCertificate(f"{name} CERT\n", "KEY\n", "CA\n") for name in SERVER_CERTIFICATES}
 
 
-def documents(**given):
+def documents(*, credentials=CREDENTIALS, **given):
     values = complete_values(merged({"linkerdVersion": "stable-9.9.9"}, given))
-    return control_plane_documents(Installation("linkerd", values, CREDENTIALS, SERVERS, given))
+    return control_plane_documents(Installation("linkerd", values, credentials, SERVERS, given))
 
 
 def of(found, kind, name):
@@ -94,3 +94,17 @@ def test_another_trust_domain_reaches_proxies_and_controllers():
     assert "--identity-trust-domain=example.org" in spec["containers"][1]["args"]
     env = {v["name"]: v.get("value") for v in spec["containers"][0]["env"]}
     assert env["_l5d_trustdomain"] == "example.org"
+
+
+def test_who_brings_the_certificates_keeps_the_anchors_key_and_identity_gets_no_right_to_any_secret():
+    found = documents(credentials=Credentials("ANCHORS\n", "ISSUER\n", "KEY\n"))
+    names = {(d["kind"], d["metadata"]["name"]) for d in found}
+    assert ("Secret", "linkerd-identity-anchor") not in names
+    assert ("Role", "linkerd-identity-renewal") not in names
+    assert "--identity-renewal=false" in yaml_text(of(found, "Deployment", "linkerd-identity"))
+
+
+def test_identity_may_write_its_own_secrets_and_no_other():
+    (secrets, roots) = of(documents(), "Role", "linkerd-identity-renewal")["rules"]
+    assert secrets["resourceNames"] == ["linkerd-identity-anchor", "linkerd-identity-issuer"]
+    assert roots["resourceNames"] == ["linkerd-identity-trust-roots"]

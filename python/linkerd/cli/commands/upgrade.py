@@ -18,8 +18,15 @@ from linkerd.cli.rendering import (
     given_values,
     values_options,
 )
-from linkerd.install.certificates import Credentials, ServerCertificate, checked_credentials
+from linkerd.install.certificates import (
+    Credentials,
+    ServerCertificate,
+    checked_credentials,
+    new_credentials,
+    replacing,
+)
 from linkerd.install.control_plane import (
+    ANCHOR,
     ISSUER,
     OVERRIDES,
     SERVER_CERTIFICATES,
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--crds", "only_crds", is_flag=True, help="The CustomResourceDefinitions, which come first.")
 @click.option("--ha", is_flag=True, help="Three replicas of everything, spread over nodes.")
 @click.option("--force", is_flag=True, help="Even when the certificates in the cluster do not fit together.")
+@click.option("--new-anchor", is_flag=True, help="A new trust anchor and issuer, with the old anchors still trusted.")
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", help="Format.")
 @click.option("--registry", envvar="LINKERD_DOCKER_REGISTRY", metavar="NAME", help="Registry of all images.")
 @shortcut_options
@@ -48,6 +56,7 @@ def command(
     only_crds: bool,
     ha: bool,
     force: bool,
+    new_anchor: bool,
     output: str,
     files: tuple[str, ...],
     sets: tuple[str, ...],
@@ -68,14 +77,27 @@ def command(
     overrides, credentials, kept = ctx.run(installed(ctx))
     given = merged(overrides, given)
     values = complete_values(given)
-    if not values["identity"]["externalCA"] and not force:
+    if new_anchor:
+        credentials = _renewed(ctx, values, credentials)
+    elif not values["identity"]["externalCA"] and not force:
         try:
             checked_credentials(credentials)
         except CertificateError as error:
-            raise UserError(f"the certificates in the cluster cannot be used: {error}", "`--force` goes on") from error
+            message = f"the certificates in the cluster cannot be used: {error}"
+            raise UserError(message, "`--new-anchor` makes others, `--force` goes on with these") from error
     servers = server_certificates(ctx.linkerd_namespace, values["webhookCertificateLifetime"]) | kept
     installation = Installation(ctx.linkerd_namespace, values, credentials, servers, given)
     print_documents(control_plane_documents(installation), output)
+
+
+def _renewed(ctx: Context, values: Values, old: Credentials) -> Credentials:
+    if values["identity"]["externalCA"]:
+        raise UserError("`--new-anchor` makes an issuer, which here is written by somebody else")
+    domain = values["identityTrustDomain"] or values["clusterDomain"]
+    try:
+        return replacing(old, new_credentials(ctx.linkerd_namespace, domain))
+    except CertificateError as error:
+        raise UserError(f"the old trust anchors cannot be read: {error}") from error
 
 
 async def installed(ctx: Context) -> tuple[Values, Credentials, dict[str, ServerCertificate]]:
@@ -94,15 +116,22 @@ async def installed(ctx: Context) -> tuple[Values, Credentials, dict[str, Server
             raise UserError(
                 str(error), "is Linkerd installed there? `linkerd install` makes a new installation"
             ) from None
-        servers = await _good_servers(Cluster(client, namespace))
+        cluster = Cluster(client, namespace)
+        anchor = await cluster.find(SECRETS, ANCHOR, namespace)
+        servers = await _good_servers(cluster)
     text = base64.b64decode(overrides["data"][OVERRIDES]).decode()
-    data = {key: base64.b64decode(value).decode() for key, value in issuer["data"].items()}
+    data = _texts(issuer)
     credentials = Credentials(
         anchors["data"]["ca-bundle.crt"],
         data.get("crt.pem") or data.get("tls.crt", ""),
         data.get("key.pem") or data.get("tls.key", ""),
+        _texts(anchor) if anchor else {},
     )
     return parse_values(text, f"Secret {OVERRIDES}"), credentials, servers
+
+
+def _texts(secret: dict[str, Any]) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
 
 
 async def _good_servers(cluster: Cluster) -> dict[str, ServerCertificate]:
@@ -125,7 +154,7 @@ async def _good_servers(cluster: Cluster) -> dict[str, ServerCertificate]:
             continue  # a new one takes its place
         secret = await cluster.find(SECRETS, f"{name}-k8s-tls", cluster.namespace)
         if secret is not None and not ends_soon(chain[0]):
-            data = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+            data = _texts(secret)
             authority = base64.b64decode(bundle).decode()
             found[name] = ServerCertificate(data["tls.crt"], data["tls.key"], authority)
     return found
