@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from linkerd.cli.completing import NAMESPACE
 from linkerd.kit.durations import parse_duration
 
 
@@ -29,4 +30,4 @@ DURATION = Duration()
 
 def namespace_option(text: str = "Namespace (default: that of the kubeconfig's context).") -> Callable[[Any], Any]:
     """`-n/--namespace`, empty when not given."""
-    return click.option("-n", "--namespace", default="", metavar="NAMESPACE", help=text)
+    return click.option("-n", "--namespace", default="", metavar="NAMESPACE", type=NAMESPACE, help=text)

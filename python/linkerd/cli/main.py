@@ -105,7 +105,10 @@ def _complete(instruction: str) -> None:
     """What the completion scripts of `linkerd completion` ask for. Does not return."""
     from click.shell_completion import shell_complete
 
-    sys.exit(shell_complete(root, {}, "linkerd", "_LINKERD_COMPLETE", instruction))
+    try:
+        sys.exit(shell_complete(root, {}, "linkerd", "_LINKERD_COMPLETE", instruction))
+    except UserError:
+        sys.exit(1)  # below a command that is out of scope there is nothing to complete
 
 
 def _report_usage(error: click.UsageError) -> None:

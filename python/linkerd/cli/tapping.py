@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkerd.cli.completing import NAMESPACE, RESOURCE
 from linkerd.cli.context import Context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import DURATION, namespace_option
@@ -34,10 +35,16 @@ _ERROR_HEADER = "linkerd-error"
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     namespace_option(),
-    click.option("--to", default="", metavar="RESOURCE", help="Only requests to this resource."),
-    click.option("--to-namespace", default="", metavar="NAMESPACE", help="Where the resource of --to is."),
-    click.option("--from", "source", default="", metavar="RESOURCE", help="Only requests from this resource."),
-    click.option("--from-namespace", default="", metavar="NAMESPACE", help="Where the resource of --from is."),
+    click.option("--to", default="", metavar="RESOURCE", type=RESOURCE, help="Only requests to this resource."),
+    click.option(
+        "--to-namespace", default="", metavar="NAMESPACE", type=NAMESPACE, help="Where the resource of --to is."
+    ),
+    click.option(
+        "--from", "source", default="", metavar="RESOURCE", type=RESOURCE, help="Only requests from this resource."
+    ),
+    click.option(
+        "--from-namespace", default="", metavar="NAMESPACE", type=NAMESPACE, help="Where the resource of --from is."
+    ),
     click.option("--method", default="", help="Only requests with this HTTP method."),
     click.option("--path", default="", metavar="REGEX", help="Only paths that begin with a match of this."),
     click.option("--authority", default="", help="Only requests with this :authority."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkerd.cli.completing import RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import namespace_option
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="The policies that bear on a workload")
-@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME)")
+@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME)", type=RESOURCE)
 @namespace_option()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Output format.")
 @pass_context
@@ -29,7 +30,7 @@ def command(ctx: Context, resource: Sequence[str], namespace: str, output: str) 
     """Show which policies decide who may talk to a workload. How much they let through: `linkerd viz authz`.
 
     \b
-    linkerd authz deploy/web -n production
+    linkerd authz deploy/metrics-api -n linkerd-viz
     """
     from linkerd.cli.reaching import targets
 

@@ -96,7 +96,11 @@ class Progress:
 @command.command()
 @_instance_options
 def start(state_dir: Path | None, port: int | None) -> None:
-    """Start the cluster and wait until it is ready."""
+    """Start the cluster and wait until it is ready.
+
+    \b
+    eval "$(linkerd cluster start)"
+    """
     from linkerd.cluster.engine import starting
 
     config = _settings(state_dir, port)
@@ -121,7 +125,11 @@ def start(state_dir: Path | None, port: int | None) -> None:
 @command.command()
 @_instance_options
 def stop(state_dir: Path | None, port: int | None) -> None:
-    """Stop the cluster; its state stays."""
+    """Stop the cluster; its state stays.
+
+    \b
+    linkerd cluster stop
+    """
     from linkerd.cluster.engine import launching
 
     config = _settings(state_dir, port)
@@ -144,7 +152,12 @@ def stop(state_dir: Path | None, port: int | None) -> None:
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
 @pass_context
 def status(ctx: Context, state_dir: Path | None, port: int | None, output: str) -> None:
-    """Show the components with their memory. Fails when the cluster does not run."""
+    """Show the components with their memory. Fails when the cluster does not run.
+
+    \b
+    linkerd cluster status
+    linkerd cluster status -o json
+    """
     from linkerd.cluster.engine.status import cluster_status
 
     config = _settings(state_dir, port)
@@ -187,7 +200,11 @@ def _mebibytes(amount: int | None) -> str:
 @command.command()
 @_instance_options
 def kubeconfig(state_dir: Path | None, port: int | None) -> None:
-    """Print the path of the administrator's kubeconfig."""
+    """Print the path of the administrator's kubeconfig.
+
+    \b
+    export KUBECONFIG="$(linkerd cluster kubeconfig)"
+    """
     config = _settings(state_dir, port)
     if not config.kubeconfig.exists():
         raise UserError(f"{config.kubeconfig} is not there yet", "start the cluster with `linkerd cluster start`")
@@ -200,7 +217,12 @@ def kubeconfig(state_dir: Path | None, port: int | None) -> None:
 @click.option("--tail", "lines", type=click.IntRange(min=0), default=200, show_default=True, help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 def logs(state_dir: Path | None, port: int | None, component: str, lines: int, follow: bool) -> None:
-    """Show the log of a COMPONENT (default: the engine's own)."""
+    """Show the log of a COMPONENT (default: the engine's own).
+
+    \b
+    linkerd cluster logs
+    linkerd cluster logs kube-apiserver
+    """
     config = _settings(state_dir, port)
     known = ["engine", *(c.name for c in components(config))]
     if component not in known:
@@ -220,7 +242,11 @@ def logs(state_dir: Path | None, port: int | None, component: str, lines: int, f
 @_instance_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset(state_dir: Path | None, port: int | None, yes: bool) -> None:
-    """Forget the whole state of a stopped cluster: all objects, keys, logs and added images."""
+    """Forget the whole state of a stopped cluster: all objects, keys, logs and added images.
+
+    \b
+    linkerd cluster reset
+    """
     config = _settings(state_dir, port)
     if not state.is_cluster(config.state_dir):
         raise UserError(f"{config.state_dir} is not a cluster's state directory", "name it with `--state-dir`")
@@ -256,7 +282,11 @@ def add(
     workdir: str,
     user: str,
 ) -> None:
-    """Make SOURCE, a directory or an OCI archive, known under NAME. What stands after `--` is the command."""
+    """Make SOURCE, a directory or an OCI archive, known under NAME. What stands after `--` is the command.
+
+    \b
+    linkerd cluster image add shop/web:1 ./web -- ./serve --port 8080
+    """
     from linkerd.cluster.engine import images
 
     config = _settings(state_dir, port)

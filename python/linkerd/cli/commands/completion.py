@@ -16,8 +16,8 @@ def command(shell: str) -> None:
 
     \b
     source <(linkerd completion bash)
-    linkerd completion zsh > "${fpath[1]}/_linkerd"
-    linkerd completion fish | source
+    linkerd completion zsh
+    linkerd completion fish
     """
     if shell not in SHELLS:
         raise UserError(f"unsupported shell type (must be bash, zsh or fish): {shell}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkerd.cli.completing import POD
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import namespace_option
@@ -23,7 +24,7 @@ _AT_ONCE = 8
 
 
 @click.command(short_help="Show the certificates of meshed pods")
-@click.argument("pods", nargs=-1, metavar="[POD]...")
+@click.argument("pods", nargs=-1, metavar="[POD]...", type=POD)
 @namespace_option("Namespace of the pods; alone, all meshed pods there.")
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Pods with these labels.")
 @pass_context
@@ -32,8 +33,8 @@ def command(ctx: Context, pods: tuple[str, ...], namespace: str, selector: str) 
 
     \b
     linkerd identity -n production
-    linkerd identity -n production -l app=web
-    linkerd identity -n production web-5d8b7c9f4-x2x7k
+    linkerd identity -n production -l app=api-service
+    linkerd identity -n production <pod-name>
     """
     if not pods and not selector and not namespace:
         raise UserError(

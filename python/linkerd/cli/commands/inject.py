@@ -89,8 +89,8 @@ def command(
     """Add the wish for a proxy to manifests, as annotations; the injector then does the rest.
 
     \b
-    kubectl get deploy -n production -o yaml | linkerd inject - | kubectl apply -f -
-    linkerd inject --skip-outbound-ports 5432 app.yaml | kubectl apply -f -
+    kubectl get deploy -n legacy -o yaml | linkerd inject - | kubectl diff -f - || true
+    kubectl get deploy billing -n legacy -o yaml | linkerd inject --skip-outbound-ports 5432 -
     """
     wish, config = "ingress" if ingress else "enabled", _annotations(flags)
     if manual:

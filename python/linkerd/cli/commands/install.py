@@ -105,6 +105,10 @@ def command(
     """Print the manifests of the control plane, for `kubectl apply -f -`.
 
     First `linkerd install --crds | kubectl apply -f -`, then `linkerd install | kubectl apply -f -`.
+
+    \b
+    linkerd install --crds
+    linkerd install --ignore-cluster --ha
     """
     if print_values:
         print_documents([default_values()])

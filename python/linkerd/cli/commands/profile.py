@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkerd.cli.completing import SERVICE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import namespace_option
@@ -19,7 +20,7 @@ DEFAULT_DOMAIN = "cluster.local"
 
 
 @click.command(short_help="Print a ServiceProfile made from OpenAPI, Protocol Buffers or a template")
-@click.argument("service")
+@click.argument("service", type=SERVICE)
 @namespace_option("Namespace of the service (default: that of the kubeconfig's context).")
 @click.option("--open-api", default="", metavar="FILE", help="Swagger 2 or OpenAPI 3, YAML or JSON; `-` is stdin.")
 @click.option("--proto", default="", metavar="FILE", help="A Protocol Buffers file; `-` is stdin.")

@@ -18,7 +18,7 @@ def command(ctx: Context, output: str) -> None:
     """Print the control plane's objects that this version would not apply, for `kubectl delete -f -`.
 
     \b
-    linkerd prune | kubectl delete -f -
+    linkerd prune
     """
     from linkerd.cli.output.documents import print_documents
     from linkerd.cli.removal import stale_control_plane_objects

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from linkerd.cli.completing import RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import DURATION, namespace_option
@@ -33,7 +34,7 @@ _ALL = (kinds.DAEMON_SET, kinds.STATEFUL_SET, kinds.JOB, kinds.DEPLOYMENT, kinds
 
 
 @click.command(short_help="Golden metrics from the proxies themselves, and which are not well")
-@click.argument("resources", nargs=-1, required=True, metavar="(RESOURCE | RESOURCE/NAME)...")
+@click.argument("resources", nargs=-1, required=True, metavar="(RESOURCE | RESOURCE/NAME)...", type=RESOURCE)
 @namespace_option()
 @click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces.")
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Only pods with these labels.")

@@ -15,7 +15,7 @@ def command(source: str, output: str) -> None:
     """Remove the proxy, and the wish for it, from manifests.
 
     \b
-    kubectl get deploy -n production -o yaml | linkerd uninject - | kubectl apply -f -
+    kubectl get deploy -n production -o yaml | linkerd uninject -
     """
     outcomes = manifests.transform(source, output, unmeshed)
     manifests.report(outcomes, verbose=False, warnings=[])

@@ -15,7 +15,11 @@ from linkerd.cli.removal import control_plane_objects, obstacles
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", help="Format.")
 @pass_context
 def command(ctx: Context, force: bool, output: str) -> None:
-    """Print the objects of the control plane, for `kubectl delete -f -`."""
+    """Print the objects of the control plane, for `kubectl delete -f -`.
+
+    \b
+    linkerd uninstall --force
+    """
     if not force:
         problems = ctx.run(obstacles(ctx))
         if problems:

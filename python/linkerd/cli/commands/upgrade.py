@@ -68,6 +68,9 @@ def command(
 
     What was set at the installation stays, and so do all certificates that are good for another 60 days: a new one of a
     webhook would leave pods unmeshed until the kubelet has brought it to the injector.
+
+    \b
+    linkerd upgrade
     """
     given = merged(HIGH_AVAILABILITY if ha else {}, registry_values(flags.pop("registry")))
     given = merged(merged(given, shortcut_values(flags)), given_values(files, sets, set_strings, set_files))

@@ -24,7 +24,13 @@ _TIMEOUT_SECONDS = 5.0
 @namespace_option("Count the proxies of this namespace only.")
 @pass_context
 def command(ctx: Context, client_only: bool, short: bool, proxy: bool, namespace: str) -> None:
-    """Show the versions of the CLI, the control plane and the proxies."""
+    """Show the versions of the CLI, the control plane and the proxies.
+
+    \b
+    linkerd version
+    linkerd version --client --short
+    linkerd version --proxy -n production
+    """
     print(VERSION if short else f"Client version: {VERSION}")
     if client_only:
         return

@@ -49,7 +49,7 @@ def command(ctx: Context, authorities: Sequence[str], destination_pod: str, toke
     """Show the endpoints of a service as the proxies are told of them.
 
     \b
-    linkerd diagnostics endpoints web.production.svc.cluster.local:8080
+    linkerd diagnostics endpoints api-service.production.svc.cluster.local:8080
     """
     endpoints = ctx.run(_endpoints(ctx, authorities, destination_pod, token))
     if output == "json":

@@ -34,8 +34,8 @@ def command(
     """Print the policy that a pod enforces on a port, or that is followed towards a service.
 
     \b
-    linkerd diagnostics policy -n production po/web-5d9c-x2x1z 8080
-    linkerd diagnostics policy -n production svc/web 8080 -o json
+    linkerd diagnostics policy -n production svc/api-service 8080
+    linkerd diagnostics policy -n production po/<pod-name> 8080 -o json
     """
     target, port = _parse(arguments, namespace)
     policy = ctx.run(_policy(ctx, target, port, destination_pod, token))

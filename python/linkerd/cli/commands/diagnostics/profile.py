@@ -26,7 +26,7 @@ def command(ctx: Context, address: str, destination_pod: str, token: str) -> Non
     """Print the profile of an address, as a proxy is told of it.
 
     \b
-    linkerd diagnostics profile 10.96.0.10:8080
+    linkerd diagnostics profile api-service.production.svc.cluster.local:8080
     """
     sys.stdout.write(json.indented(ctx.run(_profile(ctx, address, destination_pod, token))))
 

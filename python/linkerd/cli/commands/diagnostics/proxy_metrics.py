@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import click
 
+from linkerd.cli.completing import RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import namespace_option
@@ -24,7 +25,7 @@ _PRIVATE = re.compile(r'\b(authority|client_id|server_id|target_addr|dst_service
 
 
 @click.command(short_help="The metrics of proxies, as they expose them")
-@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME)")
+@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME)", type=RESOURCE)
 @namespace_option()
 @click.option("--obfuscate", is_flag=True, help="Replace names of workloads and addresses by hashes.")
 @pass_context
@@ -32,8 +33,8 @@ def command(ctx: Context, resource: Sequence[str], namespace: str, obfuscate: bo
     """Print the metrics of a workload's proxies, pod by pod.
 
     \b
-    linkerd diagnostics proxy-metrics -n production deploy/web
-    linkerd diagnostics proxy-metrics -n production pod/web-5d9c-x2x1z
+    linkerd diagnostics proxy-metrics -n production deploy/api-service
+    linkerd diagnostics proxy-metrics -n production pod/<pod-name>
     """
     target = _target(resource, ctx.namespace(namespace))
     ctx.run(_print_metrics(ctx, target, obfuscate))

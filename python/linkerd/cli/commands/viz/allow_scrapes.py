@@ -23,7 +23,7 @@ def command(ctx: Context, namespace: str, output: str) -> None:
     """Print policies with which Prometheus can read the proxies' metrics where everything is denied by default.
 
     \b
-    linkerd viz allow-scrapes -n production | kubectl apply -f -
+    linkerd viz allow-scrapes -n production | kubectl apply --dry-run=server -f -
     """
     if not namespace:
         raise UserError('required flag(s) "namespace" not set', "as in `linkerd viz allow-scrapes -n production`")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from linkerd.cli.commands.viz.stat import DEFAULT_WINDOW_SECONDS, window_text
+from linkerd.cli.completing import RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import DURATION, namespace_option
@@ -20,7 +21,7 @@ _HEADINGS = ("ROUTE", "SERVER", "AUTHORIZATION", *_RIGHT)
 
 
 @click.command(short_help="Traffic of a resource by authorization")
-@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME)")
+@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME)", type=RESOURCE)
 @namespace_option()
 @click.option("-t", "--time-window", type=DURATION, default=DEFAULT_WINDOW_SECONDS, metavar="DURATION",
               help="How far back to look (default: 1m).")  # fmt: skip
@@ -30,7 +31,7 @@ def command(ctx: Context, **options: Any) -> None:
     """Show what allowed or denied the traffic of a resource, and how much.
 
     \b
-    linkerd viz authz deploy/web -n production
+    linkerd viz authz deploy/api-service -n production
     """
     found = targets(options["resource"], ctx.namespace(options["namespace"]))
     if len(found) != 1:

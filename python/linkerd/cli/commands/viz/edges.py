@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from linkerd.cli.completing import RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import namespace_option
@@ -19,7 +20,7 @@ _SECURED = "√"
 
 
 @click.command(short_help="Connections between resources and their identities")
-@click.argument("resource", metavar="TYPE")
+@click.argument("resource", metavar="TYPE", type=RESOURCE)
 @namespace_option()
 @click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "wide"]), default="table", help="Output format.")

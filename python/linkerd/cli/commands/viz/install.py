@@ -51,6 +51,10 @@ def command(
     """Print the manifests of the viz extension, for `kubectl apply -f -`.
 
     Waits for the control plane first: pods that start before it would not be meshed.
+
+    \b
+    linkerd viz install
+    linkerd viz install --set prometheusUrl=http://prometheus.monitoring.svc.cluster.local:9090
     """
     if print_values:
         print_documents([default_values("viz_values.yaml")])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkerd.cli.completing import RESOURCE, SERVICE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import DURATION, namespace_option
@@ -18,9 +19,11 @@ _MAX_RPS = 100.0
 
 
 @click.command(short_help="Print a ServiceProfile made from live traffic")
-@click.argument("service")
+@click.argument("service", type=SERVICE)
 @namespace_option("Namespace of the service and of what is tapped.")
-@click.option("--tap", "resource", default="", metavar="RESOURCE", help="Whose requests to watch, as `deploy/web`.")
+@click.option(
+    "--tap", "resource", default="", metavar="RESOURCE", type=RESOURCE, help="Whose requests to watch, as `deploy/web`."
+)
 @click.option("--tap-duration", type=DURATION, default=5.0, metavar="DURATION", help="For how long (default: 5s).")
 @click.option("--tap-route-limit", type=click.IntRange(min=1), default=20, help="End at so many routes (20).")
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", help="Output format.")

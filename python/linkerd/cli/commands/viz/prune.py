@@ -29,7 +29,7 @@ def command(
     Give the values that `linkerd viz install` was given: with them, what is no longer wanted is seen.
 
     \b
-    linkerd viz prune | kubectl delete -f -
+    linkerd viz prune --set prometheus.scrapeInterval=5s
     """
     from linkerd.cli.commands.viz.install import documents
     from linkerd.cli.output.documents import print_documents

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from linkerd.cli.commands.viz.stat import DEFAULT_WINDOW_SECONDS, window_text
+from linkerd.cli.completing import NAMESPACE, RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import DURATION, namespace_option
@@ -18,21 +19,21 @@ from linkerd.core.kinds import Target
 
 
 @click.command(short_help="Per-route metrics (with a ServiceProfile)")
-@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE)")
+@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE)", type=RESOURCE)
 @namespace_option()
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Only resources with these labels.")
 @click.option("-t", "--time-window", type=DURATION, default=DEFAULT_WINDOW_SECONDS, metavar="DURATION",
               help="How far back to look (default: 1m).")  # fmt: skip
-@click.option("--to", default="", metavar="RESOURCE", help="The routes that are called there.")
-@click.option("--to-namespace", default="", metavar="NAMESPACE", help="Where the resource of --to is.")
+@click.option("--to", default="", metavar="RESOURCE", type=RESOURCE, help="The routes that are called there.")
+@click.option("--to-namespace", default="", metavar="NAMESPACE", type=NAMESPACE, help="Where the resource of --to is.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "wide"]), default="table", help="Output format.")
 @pass_context
 def command(ctx: Context, **options: Any) -> None:
     """Success rate, requests per second and latency of each route.
 
     \b
-    linkerd viz routes deploy/api -n production
-    linkerd viz routes deploy/web -n production --to svc/api -o wide
+    linkerd viz routes deploy/api-service -n production
+    linkerd viz routes deploy/api-gateway -n production --to svc/api-service -o wide
     """
     if options["output"] == "wide" and not options["to"]:
         raise UserError("wide output is only available when --to is specified")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkerd.cli.completing import ANY_RESOURCE, NAMESPACE, RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import DURATION, namespace_option
@@ -30,13 +31,19 @@ def window_text(seconds: float) -> str:
 
 
 @click.command(short_help="Success rate, requests per second and latency of resources")
-@click.argument("resources", nargs=-1, required=True, metavar="(RESOURCE | RESOURCE/NAME)...")
+@click.argument("resources", nargs=-1, required=True, metavar="(RESOURCE | RESOURCE/NAME)...", type=ANY_RESOURCE)
 @namespace_option()
 @click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces.")
-@click.option("--to", default="", metavar="RESOURCE", help="Only traffic to this resource, by its sources.")
-@click.option("--to-namespace", default="", metavar="NAMESPACE", help="Where the resource of --to is.")
-@click.option("--from", "source", default="", metavar="RESOURCE", help="Only traffic from it, by its destinations.")
-@click.option("--from-namespace", default="", metavar="NAMESPACE", help="Where the resource of --from is.")
+@click.option(
+    "--to", default="", metavar="RESOURCE", type=RESOURCE, help="Only traffic to this resource, by its sources."
+)
+@click.option("--to-namespace", default="", metavar="NAMESPACE", type=NAMESPACE, help="Where the resource of --to is.")
+@click.option(
+    "--from", "source", default="", metavar="RESOURCE", type=RESOURCE, help="Only traffic from it, by its destinations."
+)
+@click.option(
+    "--from-namespace", default="", metavar="NAMESPACE", type=NAMESPACE, help="Where the resource of --from is."
+)
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Only resources with these labels.")
 @click.option("-t", "--time-window", type=DURATION, default=DEFAULT_WINDOW_SECONDS, metavar="DURATION",
               help="How far back to look, at least two scrape intervals (default: 1m).")  # fmt: skip
@@ -48,9 +55,9 @@ def command(ctx: Context, **options: Any) -> None:
 
     \b
     linkerd viz stat deploy -n production
-    linkerd viz stat deploy/web -n production -t 5m
+    linkerd viz stat deploy/order-service -n production -t 5m
     linkerd viz stat deploy -n production --to svc/database
-    linkerd viz stat pod -n production -l app=web
+    linkerd viz stat pod -n production -l app=order-service
     """
     _check_exclusive(options)
     requests = _requests(ctx, options)

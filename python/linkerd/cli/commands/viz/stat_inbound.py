@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linkerd.cli.commands.viz.stat import DEFAULT_WINDOW_SECONDS, window_text
+from linkerd.cli.completing import RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.errors import UserError
 from linkerd.cli.flags import DURATION, namespace_option
@@ -40,7 +41,7 @@ def per_route_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="How far back to look (default: 1m).",
         ),
         namespace_option(),
-        click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE)"),
+        click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE)", type=RESOURCE),
     ):
         command = option(command)
     return command
@@ -53,7 +54,7 @@ def command(ctx: Context, **options: Any) -> None:
     """Show what a workload receives, by the Server and the route that it came through.
 
     \b
-    linkerd viz stat-inbound deploy/web -n production
+    linkerd viz stat-inbound deploy/api-service -n production
     """
     from linkerd.viz.metrics.per_route import inbound_queries, inbound_rows
 

@@ -20,7 +20,7 @@ def command(ctx: Context, **options: Any) -> None:
     """Show what a workload sends: to which services, by which routes, to which of their backends.
 
     \b
-    linkerd viz stat-outbound deploy/web -n production
+    linkerd viz stat-outbound deploy/api-service -n production
     """
     from linkerd.viz.metrics.per_route import outbound_queries, outbound_rows
 

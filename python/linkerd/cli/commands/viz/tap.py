@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkerd.cli.completing import RESOURCE
 from linkerd.cli.context import Context, pass_context
+from linkerd.cli.errors import UserError
 from linkerd.cli.tapping import tap_events, tap_options, tap_request
 
 if TYPE_CHECKING:
@@ -16,28 +19,29 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Watch requests as they happen")
-@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME | TYPE)")
+@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME | TYPE)", type=RESOURCE)
 @tap_options
 @click.option("--count", type=click.IntRange(min=1), default=None, metavar="N", help="End after so many requests.")
-@click.option("-o", "--output", type=click.Choice(["table", "wide", "json"]), default="table", help="Output format.")
+@click.option("-o", "--output", default="table", metavar="FORMAT", help="table, wide, json or jsonpath=EXPRESSION.")
 @pass_context
 def command(ctx: Context, **options: Any) -> None:
-    """Watch requests as they happen.
+    """Watch requests as they happen. What is left out because there is too much of it is counted on stderr.
 
     \b
-    linkerd viz tap deploy/web -n production
-    linkerd viz tap deploy/web -n production --path='/api/v1/orders.*' --method=POST
-    linkerd viz tap deploy/web -n production --to deploy/api --status 5xx --min-latency 100ms
-    linkerd viz tap deploy/web -n production -o json | jq 'select(.responseEnd)'
+    linkerd viz tap deploy/api-service -n production
+    linkerd viz tap deploy/api-service -n production --path='/api/v1/orders.*' --method=POST
+    linkerd viz tap deploy/api-gateway -n production --to deploy/api-service --status 5xx --min-latency 100ms
+    linkerd viz tap deploy/api-service -n production -o json | jq 'select(.responseEnd)'
+    linkerd viz tap deploy/api-service -n production -o jsonpath='{.responseInit.httpStatus}'
     """
-    ctx.run(_tap(ctx, options))
-
-
-async def _tap(ctx: Context, options: dict[str, Any]) -> None:
-    request = tap_request(ctx, options)
-    if options["output"] == "json":
-        request.extract.http.headers.SetInParent()
     show = _printer(options["output"])
+    ctx.run(_tap(ctx, options, show))
+
+
+async def _tap(ctx: Context, options: dict[str, Any], show: Callable[[viz_tap_pb2.TapEvent], str]) -> None:
+    request = tap_request(ctx, options)
+    if options["output"].startswith("json"):
+        request.extract.http.headers.SetInParent()
     quota = Quota(options["count"])
     async with aclosing(tap_events(ctx, request, seconds=options["duration"])) as events:
         async for event in events:
@@ -49,13 +53,36 @@ async def _tap(ctx: Context, options: dict[str, Any]) -> None:
                 return
 
 
-def _printer(output: str) -> Any:
-    from linkerd.cli.output import json, tap
+def _printer(output: str) -> Callable[[viz_tap_pb2.TapEvent], str]:
+    """An event as it is written, its end of line included; empty for one that has nothing to show. Raises UserError."""
+    if output in ("table", "wide"):
+        from linkerd.cli.output import tap
 
+        return lambda event: tap.line(event, wide=output == "wide") + "\n"
     if output == "json":
+        from linkerd.cli.output import json, tap
+
         values = tap.JsonEvents()
         return lambda event: json.line(values.value(event))
-    return lambda event: tap.line(event, wide=output == "wide") + "\n"
+    kind, _, expression = output.partition("=")
+    if kind != "jsonpath" or not expression:
+        raise UserError(
+            f'output format "{output}" not recognized', "formats are table, wide, json and jsonpath='{.some.key}'"
+        )
+    return _path_printer(expression)
+
+
+def _path_printer(expression: str) -> Callable[[viz_tap_pb2.TapEvent], str]:
+    """Values one a line. An event without the key is no mistake: requests have no status."""
+    from linkerd.cli.output import json, tap
+    from linkerd.cli.output.jsonpath import JsonPathError, parse_jsonpath
+
+    try:
+        path = parse_jsonpath(expression)
+    except JsonPathError as error:
+        raise UserError(str(error), "as in `-o jsonpath='{.responseEnd.sinceRequestInit.nanos}'`") from None
+    values = tap.JsonEvents()
+    return lambda event: "".join(json.line(found) for found in path.find(values.value(event)))
 
 
 class Quota:

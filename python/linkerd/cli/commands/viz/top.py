@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from linkerd.cli.completing import RESOURCE
 from linkerd.cli.context import Context, pass_context
 from linkerd.cli.tapping import say_on_stderr, tap_events, tap_options, tap_request
 
@@ -23,7 +24,7 @@ _FIRST_ROW = 4
 
 
 @click.command(short_help="A live table of the most frequent requests")
-@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME | TYPE)")
+@click.argument("resource", nargs=-1, required=True, metavar="(TYPE/NAME | TYPE NAME | TYPE)", type=RESOURCE)
 @tap_options
 @click.option("--hide-sources", is_flag=True, help="Leave out who calls.")
 @click.option("--routes", is_flag=True, help="By the routes of ServiceProfiles instead of method and path.")
@@ -32,8 +33,8 @@ def command(ctx: Context, **options: Any) -> None:
     """A live table of the most frequent requests. Into a pipe, a table each second.
 
     \b
-    linkerd viz top deploy/web -n production
-    linkerd viz top deploy/web -n production --duration 10s | cat
+    linkerd viz top deploy/api-service -n production
+    linkerd viz top deploy/api-service -n production --duration 10s | cat
     """
     from linkerd.cli.output.top import Top
 

@@ -14,7 +14,11 @@ from linkerd.cli.removal import viz_objects
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", help="Format.")
 @pass_context
 def command(ctx: Context, output: str) -> None:
-    """Print the objects of the viz extension, for `kubectl delete -f -`."""
+    """Print the objects of the viz extension, for `kubectl delete -f -`.
+
+    \b
+    linkerd viz uninstall
+    """
     found = ctx.run(viz_objects(ctx))
     if not found:
         raise UserError("No resources found to uninstall", "is the viz extension installed?")
