@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.clusters import running_cluster
+from support.demo import deployed
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,9 @@ def mesh(cluster):
     for namespace in ("linkerd", "linkerd-viz"):
         cluster.kubectl("wait", "--for=condition=Available", "--timeout=180s", "-n", namespace, "deploy", "--all")
     return cluster
+
+
+@pytest.fixture(scope="session")
+def demo(mesh):
+    """The demo application, with load. Tests put back what they change."""
+    return deployed(mesh)
