@@ -1,6 +1,6 @@
 //! Choosing an endpoint for each request.
 
-use crate::{Accrual, Circuit, Load};
+use crate::{Accrual, Circuit, Load, Outcome};
 use linkerd_policy::{
     Endpoint, EndpointSet,
     client::{self, Backoff, FailureAccrual},
@@ -14,7 +14,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -41,11 +41,20 @@ pub struct Params {
 #[derive(Debug)]
 pub struct Balancer<E> {
     params: Params,
-    members: Mutex<Arc<Members<E>>>,
+    roster: Arc<Roster<E>>,
     changed: Arc<Notify>,
     waiting: AtomicUsize,
     /// Since when no endpoint has been available.
     stuck_since: Mutex<Option<Instant>>,
+}
+
+/// The current endpoints, known to each of them, because whether one may be left out depends on the others.
+#[derive(Debug)]
+struct Roster<E> {
+    members: Mutex<Arc<Members<E>>>,
+    min_ready: usize,
+    /// Held while it is decided who is left out, so that two do not count on each other.
+    deciding: Mutex<()>,
 }
 
 /// One set of endpoints. A pick works on the set it began with, an update replaces it.
@@ -71,6 +80,8 @@ struct Shared<E> {
     endpoint: E,
     load: Load,
     health: Mutex<Health>,
+    roster: Weak<Roster<E>>,
+    since: Instant,
     /// Wakes the requests that wait for an endpoint.
     changed: Arc<Notify>,
 }
@@ -82,7 +93,41 @@ struct Health {
     /// Whether its responses are good enough.
     breaker: Option<Circuit>,
     accrual: Accrual,
-    ejected_at: Option<Instant>,
+}
+
+/// An endpoint as it is now, for people to look at.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub endpoint: Arc<Endpoint>,
+    pub state: State,
+    /// When the next attempt may begin, if the endpoint is being left alone.
+    pub retry_in: Option<Duration>,
+    /// The estimated latency.
+    pub load: Duration,
+    /// Requests under way.
+    pub pending: u32,
+    /// How long it has been known.
+    pub age: Duration,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    /// Its responses are too bad.
+    Ejected,
+    /// It cannot be connected to.
+    Unreachable,
+}
+
+impl State {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Ejected => "ejected",
+            Self::Unreachable => "unreachable",
+        }
+    }
 }
 
 /// An endpoint, chosen for one request. Dropping it ends the request in the endpoint's load.
@@ -108,9 +153,14 @@ struct Stuck {
 impl<E: Clone> Balancer<E> {
     #[must_use]
     pub fn new(params: Params) -> Self {
+        let roster = Arc::new(Roster {
+            members: Mutex::new(Arc::new(Members::empty())),
+            min_ready: params.accrual.min_ready,
+            deciding: Mutex::default(),
+        });
         Self {
             params,
-            members: Mutex::new(Arc::new(Members::empty())),
+            roster,
             changed: Arc::default(),
             waiting: AtomicUsize::new(0),
             stuck_since: Mutex::new(None),
@@ -121,7 +171,7 @@ impl<E: Clone> Balancer<E> {
     /// no further request.
     pub fn update(&self, set: &EndpointSet, mut make: impl FnMut(&Arc<Endpoint>) -> E) {
         let now = Instant::now();
-        let old = self.members.lock().clone();
+        let old = self.members();
         let by_addr: HashMap<SocketAddr, &Arc<Member<E>>> =
             old.all.iter().map(|m| (m.spec.addr, m)).collect();
         let total: u64 = set.endpoints.values().map(|e| u64::from(e.weight)).sum();
@@ -142,25 +192,31 @@ impl<E: Clone> Balancer<E> {
             })
             .collect();
         let cumulative = cumulative_weights(&all);
-        *self.members.lock() = Arc::new(Members {
+        *self.roster.members.lock() = Arc::new(Members {
             all,
             cumulative,
             known: true,
         });
+        self.roster.readmit(now);
         self.changed.notify_waiters();
     }
 
+    fn members(&self) -> Arc<Members<E>> {
+        self.roster.members.lock().clone()
+    }
+
     fn shared(&self, endpoint: E, now: Instant) -> Shared<E> {
-        let accrual = Accrual::new(self.params.accrual);
+        let accrual = Accrual::new(self.params.accrual.trip);
         Shared {
             endpoint,
-            load: Load::new(self.params.load.default_rtt, self.params.load.decay, now),
+            load: Load::new(self.params.load, now),
             health: Mutex::new(Health {
                 reach: Circuit::new(self.params.reconnect),
                 breaker: accrual.backoff().map(Circuit::new),
                 accrual,
-                ejected_at: None,
             }),
+            roster: Arc::downgrade(&self.roster),
+            since: now,
             changed: self.changed.clone(),
         }
     }
@@ -212,13 +268,12 @@ impl<E: Clone> Balancer<E> {
     }
 
     fn try_pick(&self, avoid: &[SocketAddr], now: Instant) -> Result<Picked<E>, Stuck> {
-        let members = self.members.lock().clone();
+        let members = self.members();
         let usable = |m: &Member<E>| m.shared.is_available(now);
         let chosen = members
             .two_choices(now, |m| usable(m) && !avoid.contains(&m.spec.addr))
             .or_else(|| members.any(|m| usable(m) && !avoid.contains(&m.spec.addr)))
-            .or_else(|| members.any(usable))
-            .or_else(|| members.last_ejected(now));
+            .or_else(|| members.any(usable));
         match chosen {
             Some(member) => {
                 let picked = Picked::new(member);
@@ -240,8 +295,7 @@ impl<E: Clone> Balancer<E> {
         let since = *self.stuck_since.lock();
         since.is_some_and(|since| since.elapsed() >= self.params.failfast)
             && self
-                .members
-                .lock()
+                .members()
                 .all
                 .iter()
                 .all(|m| !m.shared.is_available(Instant::now()))
@@ -250,11 +304,11 @@ impl<E: Clone> Balancer<E> {
     /// Whether discovery has said anything yet.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.members.lock().known
+        self.members().known
     }
 
     fn why_stuck(&self) -> String {
-        let members = self.members.lock().clone();
+        let members = self.members();
         if !members.known {
             return "service in fail-fast: discovery has not answered".into();
         }
@@ -272,17 +326,55 @@ impl<E: Clone> Balancer<E> {
         }
     }
 
-    /// Calls `f` with each endpoint, for diagnostics: its address, state, load and requests in flight.
-    pub fn inspect(&self, mut f: impl FnMut(&Endpoint, &'static str, Duration, u32)) {
+    /// How many requests wait for an endpoint.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// The endpoints as they are now, for people to look at.
+    #[must_use]
+    pub fn status(&self) -> Vec<Status> {
         let now = Instant::now();
-        for member in &self.members.lock().clone().all {
-            let shared = &member.shared;
-            f(
-                &member.spec,
-                shared.state(),
-                shared.load.rtt(now),
-                shared.load.pending(),
-            );
+        self.members().all.iter().map(|m| m.status(now)).collect()
+    }
+}
+
+impl<E> Roster<E> {
+    /// Leaves an endpoint out, unless too few would be left.
+    fn eject(&self, shared: &Shared<E>, now: Instant, asked: Option<Duration>) {
+        let _deciding = self.deciding.lock();
+        let members = self.members.lock().clone();
+        let others = members
+            .all
+            .iter()
+            .filter(|m| !std::ptr::eq(&raw const *m.shared, shared));
+        if others.filter(|m| m.shared.state() == State::Ready).count() < self.min_ready {
+            return;
+        }
+        if let Some(breaker) = &mut shared.health.lock().breaker {
+            breaker.open(now, rand::rng().random(), asked);
+        }
+    }
+
+    /// Takes endpoints back when too few are ready: others have gone or cannot be reached any more.
+    fn readmit(&self, now: Instant) {
+        if self.min_ready == 0 {
+            return;
+        }
+        let _deciding = self.deciding.lock();
+        let members = self.members.lock().clone();
+        let ready = members.all.iter().filter(|m| m.shared.state() == State::Ready);
+        let missing = self.min_ready.saturating_sub(ready.count());
+        let mut ejected: Vec<_> = members
+            .all
+            .iter()
+            .filter(|m| m.shared.state() == State::Ejected)
+            .collect();
+        // The one that would be tried next has had the longest time to recover.
+        ejected.sort_by_key(|m| m.shared.ready_at(now));
+        for member in ejected.into_iter().take(missing) {
+            member.shared.health.lock().take_back();
         }
     }
 }
@@ -384,20 +476,27 @@ impl<E> Members<E> {
             .find(|m| m.spec.weight > 0)
             .or_else(|| from_start().next())
     }
-
-    /// Breakers never leave a destination without an endpoint: the one that was ejected last still gets requests.
-    fn last_ejected(&self, now: Instant) -> Option<&Arc<Member<E>>> {
-        self.all
-            .iter()
-            .filter_map(|m| m.shared.ejected_at(now).map(|at| (at, m)))
-            .max_by_key(|(at, _)| *at)
-            .map(|(_, m)| m)
-    }
 }
 
 impl<E> Member<E> {
     fn cost(&self, now: Instant) -> f64 {
         self.shared.load.cost(self.share, now)
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let shared = &self.shared;
+        let state = shared.state();
+        Status {
+            endpoint: self.spec.clone(),
+            state,
+            retry_in: shared
+                .ready_at(now)
+                .filter(|_| state != State::Ready)
+                .map(|at| at.saturating_duration_since(now)),
+            load: shared.load.rtt(now),
+            pending: shared.load.pending(),
+            age: now.saturating_duration_since(shared.since),
+        }
     }
 }
 
@@ -417,20 +516,25 @@ impl<E> Shared<E> {
         }
     }
 
-    /// When the breaker ejected the endpoint, if that alone keeps it from being used.
-    fn ejected_at(&self, now: Instant) -> Option<Instant> {
+    fn state(&self) -> State {
         let health = self.health.lock();
-        health.reach.ready_at(now).filter(|at| *at <= now)?;
-        health.ejected_at
-    }
-
-    fn state(&self) -> &'static str {
-        let health = self.health.lock();
-        match (&health.breaker, health.reach.is_closed()) {
-            (_, false) => "unreachable",
-            (Some(breaker), true) if !breaker.is_closed() => "ejected",
-            _ => "ready",
+        if !health.reach.is_closed() {
+            State::Unreachable
+        } else if health.breaker.as_ref().is_some_and(|b| !b.is_closed()) {
+            State::Ejected
+        } else {
+            State::Ready
         }
+    }
+}
+
+impl Health {
+    /// Forgets what was held against the endpoint's responses.
+    fn take_back(&mut self) {
+        if let Some(breaker) = &mut self.breaker {
+            breaker.close();
+        }
+        self.accrual.reset();
     }
 }
 
@@ -479,11 +583,15 @@ impl<E> Picked<E> {
     /// The endpoint cannot be reached; it is left alone for a while.
     pub fn unreachable(&mut self) {
         self.probes.reach = false;
+        let now = Instant::now();
         self.shared
             .health
             .lock()
             .reach
-            .open(Instant::now(), rand::rng().random());
+            .open(now, rand::rng().random(), None);
+        if let Some(roster) = self.shared.roster.upgrade() {
+            roster.readmit(now);
+        }
         self.shared.changed.notify_waiters();
     }
 
@@ -492,24 +600,39 @@ impl<E> Picked<E> {
         self.shared.load.observe(rtt, Instant::now());
     }
 
-    /// The response is known to be good or bad.
-    pub fn classified(&mut self, success: bool) {
+    /// The response, or a lack of one, makes the endpoint look slow; the server may have `asked` for a pause.
+    pub fn penalize(&self, asked: Option<Duration>) {
+        self.shared.load.penalize(asked, Instant::now());
+    }
+
+    /// Whether others wait for this request to show that the endpoint's responses are good again.
+    #[must_use]
+    pub const fn decides(&self) -> bool {
+        self.probes.breaker
+    }
+
+    /// The response is known to be good or bad; the server may have `asked` to be left alone for a while.
+    pub fn classified(&mut self, outcome: Outcome, asked: Option<Duration>) {
         let now = Instant::now();
-        let health = &mut *self.shared.health.lock();
-        let Some(breaker) = &mut health.breaker else {
-            return;
-        };
         let decides = std::mem::take(&mut self.probes.breaker);
-        if decides && success {
-            breaker.close();
-            health.accrual.reset();
-            health.ejected_at = None;
-        } else if decides || health.accrual.record(success, now) {
-            breaker.open(now, rand::rng().random());
-            health.ejected_at = Some(now);
+        let mut health = self.shared.health.lock();
+        if health.breaker.is_none() {
+            return;
         }
         if decides {
+            if health.accrual.is_good(outcome) {
+                health.take_back();
+            } else if let Some(breaker) = &mut health.breaker {
+                breaker.open(now, rand::rng().random(), asked);
+            }
+            drop(health);
             self.shared.changed.notify_waiters();
+            return;
+        }
+        let trips = health.accrual.record(outcome, now);
+        drop(health);
+        if trips && let Some(roster) = self.shared.roster.upgrade() {
+            roster.eject(&self.shared, now, asked);
         }
     }
 }

@@ -9,7 +9,7 @@ mod circuit;
 mod load;
 
 pub use self::{
-    balancer::{Balancer, Params, Picked},
-    circuit::{Accrual, Circuit},
+    balancer::{Balancer, Params, Picked, State, Status},
+    circuit::{Accrual, Circuit, Outcome},
     load::Load,
 };

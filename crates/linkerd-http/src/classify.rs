@@ -36,4 +36,4 @@ pub const fn classify_grpc(code: u16) -> Classification {
     }
 }
 
-pub(crate) const GRPC_UNKNOWN: u16 = 2;
+pub const GRPC_UNKNOWN: u16 = 2;

@@ -18,6 +18,7 @@ use linkerd_http::{
     h1, h2,
 };
 use linkerd_metrics::Labels;
+use linkerd_policy::profile::LookupTarget;
 use linkerd_stack::{Cause, Error, drain};
 use linkerd_tls::{Detected, NoClientTls};
 use linkerd_transport::{Accepted, BoxIo, ClientAddr, OrigDst, PrefixedIo};
@@ -47,7 +48,7 @@ async fn serve_destination(
     dst: SocketAddr,
     drain: drain::Watch,
 ) -> Result<(), Error> {
-    let destination = outbound.destinations.of(outbound, dst);
+    let destination = outbound.destinations.of(outbound, &LookupTarget::Addr(dst));
     let plan = destination.plan(DISCOVERY).await?;
     if let Protocol::Tls(routes) = &plan.protocol {
         return serve_tls(outbound, io, client, dst, routes).await;
@@ -76,7 +77,7 @@ async fn serve_destination(
             }
         }
     };
-    serve_http(outbound, &destination, io, client, version, drain).await;
+    serve_http(outbound, &destination, io, client, dst, version, drain).await;
     Ok(())
 }
 
@@ -100,10 +101,11 @@ async fn serve_http(
     destination: &Arc<Destination>,
     io: Client,
     client: SocketAddr,
+    dst: SocketAddr,
     version: Version,
     drain: drain::Watch,
 ) {
-    let session = Session::new(outbound, destination, client);
+    let session = Session::new(outbound, destination, client, dst);
     match version {
         Version::Http1 => {
             if let Err(error) = h1::serve(io, session, &outbound.config.http1_server, drain).await {

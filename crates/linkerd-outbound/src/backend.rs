@@ -5,7 +5,7 @@ use linkerd_balance::{Balancer, Params, Picked};
 use linkerd_metrics::{HttpSeries, Labels};
 use linkerd_policy::{
     Endpoint as Spec, EndpointSet, Meta,
-    client::{self, Dispatch, FailureAccrual},
+    client::{self, Dispatch, FailureAccrual, Queue},
 };
 use linkerd_stack::Error;
 use linkerd_tls::{ClientTls, NoClientTls};
@@ -13,9 +13,10 @@ use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    ops::Deref,
     sync::{Arc, OnceLock, Weak},
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::debug;
 
 pub(crate) type PickedEndpoint = Picked<Arc<Endpoint>>;
@@ -26,52 +27,119 @@ pub(crate) struct Backend {
     /// What it is called in errors.
     pub(crate) name: String,
     pub(crate) meta: Arc<Meta>,
-    balancer: Option<Arc<Balancer<Arc<Endpoint>>>>,
+    balancer: Option<Arc<Balanced>>,
     /// Counts requests that no endpoint took.
     unserved: OnceLock<Arc<HttpSeries>>,
+    /// The metrics' label.
     authority: Arc<str>,
-    /// Discovery may bring other endpoints.
-    discovered: bool,
+    /// What discovery is asked for, and may bring other endpoints for.
+    discovered: Option<Arc<str>>,
 }
 
 /// The balancers in use, shared by all routes that send to the same authority in the same way.
 #[derive(Debug, Default)]
 pub(crate) struct Backends(Mutex<HashMap<Arc<str>, Vec<Shared>>>);
 
+/// A balancer that follows discovery until nobody uses it any more.
+#[derive(Debug)]
+pub(crate) struct Balanced {
+    balancer: Balancer<Arc<Endpoint>>,
+    /// Dropped with the balancer, which ends the task that follows discovery.
+    _used: oneshot::Sender<()>,
+}
+
 #[derive(Debug)]
 struct Shared {
-    load: client::Load,
-    accrual: FailureAccrual,
-    balancer: Weak<Balancer<Arc<Endpoint>>>,
+    how: How,
+    balancer: Weak<Balanced>,
+}
+
+/// What besides the authority makes two balancers the same.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct How {
+    pub(crate) load: client::Load,
+    pub(crate) accrual: FailureAccrual,
+    /// The proxy's own where the policy has none.
+    pub(crate) queue: Option<Queue>,
+    /// The service that was asked for, when it is another one: the metrics' `authority` of a traffic split.
+    pub(crate) logical: Option<Arc<str>>,
+}
+
+/// A balancer in use, for people to look at.
+pub(crate) struct InUse {
+    pub(crate) authority: Arc<str>,
+    pub(crate) how: How,
+    pub(crate) balancer: Arc<Balanced>,
 }
 
 impl Backend {
-    pub(crate) fn new(
+    /// `backend` as its policy describes it.
+    pub(crate) fn new(outbound: &Arc<Outbound>, backend: &client::Backend, accrual: FailureAccrual) -> Self {
+        let (meta, queue) = (&backend.meta, backend.queue);
+        match &backend.dispatch {
+            Dispatch::Balance { authority, load } => {
+                let how = How {
+                    load: *load,
+                    accrual,
+                    queue,
+                    logical: None,
+                };
+                Self::balanced(outbound, meta, authority, how)
+            }
+            Dispatch::Forward(endpoint) => Self::forward(outbound, meta, endpoint, accrual, queue),
+            Dispatch::Unknown => Self {
+                name: format!("backend {meta}"),
+                meta: meta.clone(),
+                balancer: None,
+                unserved: OnceLock::new(),
+                authority: "".into(),
+                discovered: None,
+            },
+        }
+    }
+
+    /// The endpoints that discovery knows for `authority`.
+    pub(crate) fn balanced(
         outbound: &Arc<Outbound>,
         meta: &Arc<Meta>,
-        dispatch: &Dispatch,
-        accrual: FailureAccrual,
+        authority: &Arc<str>,
+        how: How,
     ) -> Self {
-        let (authority, balancer): (Arc<str>, _) = match dispatch {
-            Dispatch::Balance { authority, load } => (
-                authority.clone(),
-                Some(outbound.backends.balancer(outbound, authority, *load, accrual)),
-            ),
-            Dispatch::Forward(endpoint) => ("".into(), Some(forward(outbound, endpoint, accrual))),
-            Dispatch::Unknown => ("".into(), None),
-        };
-        let name = match dispatch {
-            Dispatch::Balance { authority, .. } => format!("backend {meta}: {authority}"),
-            Dispatch::Forward(endpoint) => format!("endpoint {}", endpoint.addr),
-            Dispatch::Unknown => format!("backend {meta}"),
-        };
         Self {
-            name,
+            name: format!("backend {meta}: {authority}"),
             meta: meta.clone(),
-            balancer,
+            authority: how.logical.as_ref().unwrap_or(authority).clone(),
+            balancer: Some(outbound.backends.balancer(outbound, authority, how)),
             unserved: OnceLock::new(),
-            authority,
-            discovered: matches!(dispatch, Dispatch::Balance { .. }),
+            discovered: Some(authority.clone()),
+        }
+    }
+
+    /// A single endpoint behaves as a balancer with one.
+    pub(crate) fn forward(
+        outbound: &Outbound,
+        meta: &Arc<Meta>,
+        spec: &Arc<Spec>,
+        accrual: FailureAccrual,
+        queue: Option<Queue>,
+    ) -> Self {
+        let (used, _) = oneshot::channel();
+        let balancer = Balanced {
+            balancer: Balancer::new(params(outbound, client::Load::default(), accrual, queue)),
+            _used: used,
+        };
+        let set = EndpointSet {
+            endpoints: [(spec.addr, spec.clone())].into(),
+            exists: true,
+        };
+        balancer.update(&set, |spec| Arc::new(Endpoint::new(outbound, spec, "")));
+        Self {
+            name: format!("endpoint {}", spec.addr),
+            meta: meta.clone(),
+            balancer: Some(Arc::new(balancer)),
+            unserved: OnceLock::new(),
+            authority: "".into(),
+            discovered: None,
         }
     }
 
@@ -92,7 +160,7 @@ impl Backend {
 
     /// Whether waiting may help when no endpoint is available: others may come, or the same one come back.
     pub(crate) const fn may_recover(&self) -> bool {
-        self.discovered
+        self.discovered.is_some()
     }
 
     fn balancer(&self) -> Result<&Balancer<Arc<Endpoint>>, Error> {
@@ -102,12 +170,22 @@ impl Backend {
                 format!("{} has no dispatcher", self.name),
             )
         };
-        self.balancer.as_deref().ok_or_else(missing)
+        self.balancer.as_deref().map(|b| &**b).ok_or_else(missing)
     }
 
     /// Whether requests to it would fail at once.
     pub(crate) fn is_failfast(&self) -> bool {
         self.balancer.as_ref().is_some_and(|b| b.is_failfast())
+    }
+
+    /// Name and namespace of its service, where its policy says so or its authority is one of the cluster.
+    fn service(&self) -> Option<(&str, &str)> {
+        if self.meta.kind() == "Service" {
+            return Some((self.meta.name(), self.meta.namespace()));
+        }
+        let mut labels = self.discovered.as_deref()?.split('.');
+        let (service, namespace) = (labels.next()?, labels.next()?);
+        (labels.next()? == "svc").then_some((service, namespace))
     }
 
     /// The series of requests that reached no endpoint.
@@ -118,9 +196,9 @@ impl Backend {
                 .with("direction", "outbound")
                 .with("authority", &self.authority)
                 .join(&metrics::tls(&tls));
-            if self.meta.kind() == "Service" {
-                labels.push("dst_service", self.meta.name());
-                labels.push("dst_namespace", self.meta.namespace());
+            if let Some((service, namespace)) = self.service() {
+                labels.push("dst_service", service);
+                labels.push("dst_namespace", namespace);
             }
             Arc::new(outbound.metrics.http.series(labels))
         };
@@ -128,70 +206,62 @@ impl Backend {
     }
 }
 
-fn params(outbound: &Outbound, load: client::Load, accrual: FailureAccrual) -> Params {
+fn params(outbound: &Outbound, load: client::Load, accrual: FailureAccrual, queue: Option<Queue>) -> Params {
+    let config = &outbound.config;
     Params {
-        failfast: outbound.config.failfast,
-        queue: outbound.config.queue,
+        failfast: queue.map_or(config.failfast, |q| q.failfast),
+        queue: queue.map_or(config.queue, |q| q.capacity),
         load,
         accrual,
-        reconnect: outbound.config.reconnect,
+        reconnect: config.reconnect,
     }
 }
 
-/// A single endpoint behaves as a balancer with one.
-fn forward(outbound: &Outbound, spec: &Arc<Spec>, accrual: FailureAccrual) -> Arc<Balancer<Arc<Endpoint>>> {
-    let balancer = Balancer::new(params(outbound, client::Load::default(), accrual));
-    let set = EndpointSet {
-        endpoints: [(spec.addr, spec.clone())].into(),
-        exists: true,
-    };
-    balancer.update(&set, |spec| Arc::new(Endpoint::new(outbound, spec, "")));
-    Arc::new(balancer)
-}
-
 impl Backends {
-    fn balancer(
-        &self,
-        outbound: &Arc<Outbound>,
-        authority: &Arc<str>,
-        load: client::Load,
-        accrual: FailureAccrual,
-    ) -> Arc<Balancer<Arc<Endpoint>>> {
+    fn balancer(&self, outbound: &Arc<Outbound>, authority: &Arc<str>, how: How) -> Arc<Balanced> {
         let mut all = self.0.lock();
         all.retain(|_, shared| {
             shared.retain(|s| s.balancer.strong_count() > 0);
             !shared.is_empty()
         });
         let shared = all.entry(authority.clone()).or_default();
-        let same = shared.iter().find(|s| s.load == load && s.accrual == accrual);
+        let same = shared.iter().find(|s| s.how == how);
         if let Some(balancer) = same.and_then(|s| s.balancer.upgrade()) {
             return balancer;
         }
-        let balancer = Arc::new(Balancer::new(params(outbound, load, accrual)));
-        shared.push(Shared {
-            load,
-            accrual,
-            balancer: Arc::downgrade(&balancer),
+        let (used, unused) = oneshot::channel();
+        let balancer = Arc::new(Balanced {
+            balancer: Balancer::new(params(outbound, how.load, how.accrual, how.queue)),
+            _used: used,
         });
         let updates = outbound.discover.endpoints(authority);
         tokio::spawn(follow(
             outbound.clone(),
-            authority.clone(),
+            how.logical.as_ref().unwrap_or(authority).clone(),
             Arc::downgrade(&balancer),
+            unused,
             updates,
         ));
+        shared.push(Shared {
+            how,
+            balancer: Arc::downgrade(&balancer),
+        });
         balancer
     }
 
-    /// Calls `f` with each authority's balancer, for diagnostics.
-    #[allow(dead_code, reason = "read by the admin server's diagnostics")]
-    pub(crate) fn inspect(&self, mut f: impl FnMut(&str, &Balancer<Arc<Endpoint>>)) {
-        for (authority, shared) in &*self.0.lock() {
-            shared
-                .iter()
-                .filter_map(|s| s.balancer.upgrade())
-                .for_each(|b| f(authority, &b));
-        }
+    /// All balancers, for people to look at.
+    pub(crate) fn in_use(&self) -> Vec<InUse> {
+        let all = self.0.lock();
+        let each = all.iter().flat_map(|(authority, shared)| {
+            shared.iter().filter_map(|s| {
+                Some(InUse {
+                    authority: authority.clone(),
+                    how: s.how.clone(),
+                    balancer: s.balancer.upgrade()?,
+                })
+            })
+        });
+        each.collect()
     }
 }
 
@@ -199,7 +269,8 @@ impl Backends {
 async fn follow(
     outbound: Arc<Outbound>,
     authority: Arc<str>,
-    balancer: Weak<Balancer<Arc<Endpoint>>>,
+    balancer: Weak<Balanced>,
+    mut unused: oneshot::Receiver<()>,
     mut updates: watch::Receiver<Option<Arc<EndpointSet>>>,
 ) {
     loop {
@@ -212,8 +283,43 @@ async fn follow(
             balancer.update(&set, |spec| Arc::new(Endpoint::new(&outbound, spec, &authority)));
         }
         drop(balancer);
-        if updates.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = updates.changed() => if changed.is_err() {
+                return;
+            },
+            _ = &mut unused => return,
         }
+    }
+}
+
+impl Deref for Balanced {
+    type Target = Balancer<Arc<Endpoint>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.balancer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fake;
+
+    #[tokio::test]
+    async fn endpoints_are_watched_only_as_long_as_somebody_sends_to_them() {
+        let fake = Fake::default();
+        let outbound = fake.outbound();
+        let how = How {
+            load: client::Load::default(),
+            accrual: FailureAccrual::NONE,
+            queue: None,
+            logical: None,
+        };
+        let meta = Meta::default_named("test");
+        let backend = || Backend::balanced(&outbound, &meta, &"web:80".into(), how.clone());
+        let (first, second) = (backend(), backend());
+        assert_eq!(fake.watchers("web:80"), 1);
+        drop((first, second));
+        fake.settled(|| fake.watchers("web:80") == 0).await;
     }
 }

@@ -1,19 +1,19 @@
-//! Discovery of each address that the application connects to.
+//! Discovery of each destination that the application asks for.
 
 use crate::{Outbound, plan::Plan};
 use linkerd_policy::profile::LookupTarget;
 use linkerd_stack::{Cause, Error};
 use parking_lot::Mutex;
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 
-/// One original destination. Its plan follows discovery as long as somebody holds this.
+/// An original destination, or a name that a request gives. Its plan follows discovery as long as somebody holds this.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    pub(crate) addr: SocketAddr,
+    pub(crate) target: LookupTarget,
     plan: watch::Receiver<Option<Arc<Plan>>>,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Destination {
 #[derive(Debug)]
 pub(crate) struct Destinations {
     idle_timeout: Duration,
-    known: Mutex<HashMap<SocketAddr, Known>>,
+    known: Mutex<HashMap<LookupTarget, Known>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Destination {
         answer.ok_or_else(|| {
             Error::new(
                 Cause::FailFast,
-                format!("destination {}: discovery did not answer", self.addr),
+                format!("destination {}: discovery did not answer", self.target),
             )
         })
     }
@@ -55,6 +55,16 @@ impl Destination {
 }
 
 impl Destinations {
+    /// What `show` makes of each destination, and whether it is in use.
+    pub(crate) fn each<T>(&self, show: impl Fn(&Destination, bool) -> T) -> Vec<T> {
+        let known = self.known.lock();
+        let each = known.values().map(|k| {
+            let in_use = Arc::strong_count(&k.destination) > 1;
+            show(&k.destination, in_use)
+        });
+        each.collect()
+    }
+
     pub(crate) fn new(idle_timeout: Duration) -> Self {
         Self {
             idle_timeout,
@@ -62,20 +72,26 @@ impl Destinations {
         }
     }
 
-    pub(crate) fn of(&self, outbound: &Arc<Outbound>, addr: SocketAddr) -> Arc<Destination> {
+    pub(crate) fn of(&self, outbound: &Arc<Outbound>, target: &LookupTarget) -> Arc<Destination> {
         let mut known = self.known.lock();
-        if let Some(entry) = known.get_mut(&addr) {
+        if let Some(entry) = known.get_mut(target) {
             entry.used = Instant::now();
             return entry.destination.clone();
         }
         let (sender, plan) = watch::channel(None);
-        tokio::spawn(follow(outbound.clone(), addr, sender));
-        let destination = Arc::new(Destination { addr, plan });
+        tokio::spawn(follow(outbound.clone(), target.clone(), sender));
+        let destination = Arc::new(Destination {
+            target: target.clone(),
+            plan,
+        });
         if known.is_empty() {
             tokio::spawn(sweep(outbound.clone()));
         }
+        if known.len() >= MAX_KNOWN && !make_room(&mut known) {
+            return destination;
+        }
         known.insert(
-            addr,
+            target.clone(),
             Known {
                 destination: destination.clone(),
                 used: Instant::now(),
@@ -83,6 +99,16 @@ impl Destinations {
         );
         destination
     }
+}
+
+/// Forgets the destination that has been unused for the longest time, if any is unused.
+fn make_room(known: &mut HashMap<LookupTarget, Known>) -> bool {
+    let unused = known
+        .iter()
+        .filter(|(_, k)| Arc::strong_count(&k.destination) == 1)
+        .min_by_key(|(_, k)| k.used)
+        .map(|(target, _)| target.clone());
+    unused.is_some_and(|target| known.remove(&target).is_some())
 }
 
 /// Forgets unused destinations; ends when none is left.
@@ -105,16 +131,19 @@ async fn sweep(outbound: Arc<Outbound>) {
 }
 
 /// Makes a new plan whenever discovery says something new.
-async fn follow(outbound: Arc<Outbound>, addr: SocketAddr, sender: watch::Sender<Option<Arc<Plan>>>) {
-    let mut profile = outbound.discover.profile(LookupTarget::Addr(addr));
-    let mut policy = outbound.discover.outbound_policy(LookupTarget::Addr(addr));
+async fn follow(outbound: Arc<Outbound>, target: LookupTarget, sender: watch::Sender<Option<Arc<Plan>>>) {
+    let mut profile = outbound.discover.profile(target.clone());
+    let mut policy = outbound.discover.outbound_policy(target.clone());
+    let mut revision = 0;
     loop {
         let known = (
             profile.borrow_and_update().clone(),
             policy.borrow_and_update().clone(),
         );
         if let (Some(profile), Some(policy)) = known {
-            sender.send_replace(Some(Arc::new(Plan::new(&outbound, addr, &profile, &policy))));
+            revision += 1;
+            let plan = Plan::new(&outbound, &target, &profile, &policy, revision);
+            sender.send_replace(Some(Arc::new(plan)));
         }
         let changed = tokio::select! {
             changed = profile.changed() => changed,
@@ -128,3 +157,7 @@ async fn follow(outbound: Arc<Outbound>, addr: SocketAddr, sender: watch::Sender
         }
     }
 }
+
+/// As many destinations are remembered; further ones are looked up for each connection. Connections hold what they use,
+/// so that this bounds only what is kept in case it is asked for again.
+const MAX_KNOWN: usize = 10_000;

@@ -4,16 +4,18 @@ use crate::{
     Outbound,
     backend::{Backend, PickedEndpoint},
     endpoint::{Endpoint, Ready},
+    verdict::{Head, Verdict},
 };
 use http::{Version, header, request::Parts};
 use http_body::Body as _;
+use linkerd_balance::Outcome;
 use linkerd_http::{
-    Body, Classes, End, Failed, Observe, Record, Replay, Request, Response, classify, detect,
+    Body, Classes, End, Failed, Observe, Record, Replay, Request, Response, detect,
     headers::{self, L5D_DST_CANONICAL, L5D_PROXY_CONNECTION, L5D_PROXY_ERROR},
 };
-use linkerd_metrics::{Classification, HttpSeries};
+use linkerd_metrics::HttpSeries;
 use linkerd_policy::{Id, Labels as LabelMap};
-use linkerd_stack::{Cause, Error, Retry, Source, is_grpc};
+use linkerd_stack::{Cause, Error, Retry, Source};
 use linkerd_tap::{Connection as Tapped, Direction, HttpTaps, Inspect};
 use linkerd_tls::ClientTls;
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -67,8 +69,9 @@ struct Tail {
     picked: PickedEndpoint,
     taps: Option<HttpTaps>,
     classes: Classes,
-    status: http::StatusCode,
-    grpc_status: Option<u16>,
+    head: Head,
+    /// The endpoint has been judged by the head.
+    judged: bool,
 }
 
 impl Outgoing {
@@ -261,7 +264,7 @@ impl Dispatch<'_> {
                     }
                     if error.cause().source() == Source::Upstream && error.retry() != Retry::Unsent {
                         picked.reached();
-                        picked.classified(false);
+                        judge(&mut picked, Verdict::BROKEN);
                     }
                     return Err(give_up(Some((record, taps)), error));
                 }
@@ -363,18 +366,19 @@ impl Dispatch<'_> {
         if let Some(taps) = &mut taps {
             taps.response(status, map, by_proxy);
         }
-        let grpc_status = is_grpc(map).then(|| classify::grpc_status(map)).flatten();
+        let head = Head::new(status, map);
         response.headers_mut().remove(L5D_PROXY_CONNECTION);
         if by_proxy.is_none() || !self.outbound.config.informational_headers {
             response.headers_mut().remove(L5D_PROXY_ERROR);
         }
-        let tail = Tail {
+        let mut tail = Tail {
             picked,
             taps,
             classes: self.classes.clone(),
-            status,
-            grpc_status,
+            head,
+            judged: false,
         };
+        tail.judge_early();
         Answer {
             response: response.map(|body| body.observe(tail)),
             refused,
@@ -498,18 +502,35 @@ fn is_refused(endpoint: &Endpoint, response: &Response) -> bool {
 }
 
 impl Tail {
-    fn classify(&mut self, end: End<'_>) {
-        let success = match end {
-            End::Complete(trailers) => {
-                let grpc = trailers.and_then(classify::grpc_status).or(self.grpc_status);
-                self.classes.classify(self.status, grpc) == Classification::Success
-            }
-            End::Failed(error) if error.cause().source() == Source::Upstream => false,
+    /// A bad head needs no end to be known, and those who wait for a probe need not wait for a long body. A good head
+    /// otherwise counts only once the response is complete.
+    fn judge_early(&mut self) {
+        let Some(verdict) = self.head.verdict(&self.classes) else {
+            return;
+        };
+        if verdict.penalty || verdict.outcome != Outcome::Success || self.picked.decides() {
+            self.judged = true;
+            judge(&mut self.picked, verdict);
+        }
+    }
+
+    fn judge_end(&mut self, end: End<'_>) {
+        let verdict = match end {
+            End::Complete(_) if self.judged => return,
+            End::Complete(trailers) => self.head.verdict_at_end(&self.classes, trailers),
+            End::Failed(error) if error.cause().source() == Source::Upstream => Verdict::BROKEN,
             // The client went away: that says nothing about the endpoint.
             End::Failed(_) | End::Dropped => return,
         };
-        self.picked.classified(success);
+        judge(&mut self.picked, verdict);
     }
+}
+
+fn judge(picked: &mut PickedEndpoint, verdict: Verdict) {
+    if verdict.penalty {
+        picked.penalize(verdict.asked);
+    }
+    picked.classified(verdict.outcome, verdict.asked);
 }
 
 impl Observe for Tail {
@@ -520,7 +541,7 @@ impl Observe for Tail {
     }
 
     fn end(&mut self, end: End<'_>) {
-        self.classify(end);
+        self.judge_end(end);
         if let Some(taps) = &mut self.taps {
             taps.end(end);
         }

@@ -11,9 +11,13 @@ mod destination;
 mod dispatch;
 mod endpoint;
 mod forward;
+pub mod inspect;
 mod metrics;
 mod plan;
 mod session;
+#[cfg(test)]
+mod testing;
+mod verdict;
 
 use self::{backend::Backends, destination::Destinations, metrics::Metrics};
 use linkerd_control::PolicyAnswer;

@@ -1,6 +1,10 @@
 //! What to do with the connections to one destination: discovery's values with balancers in place of names.
 
-use crate::{Outbound, backend::Backend, budget::Budget};
+use crate::{
+    Outbound,
+    backend::{Backend, How},
+    budget::Budget,
+};
 use http::HeaderValue;
 use linkerd_control::PolicyAnswer;
 use linkerd_metrics::{Counter, HttpSeries, Labels};
@@ -14,16 +18,20 @@ use linkerd_policy::{
     grpc_match::GrpcMatch,
     host::{self, HostMatch},
     http_match::HttpMatch,
+    profile::LookupTarget,
     route,
 };
 use rand::Rng;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
     pub(crate) parent: Arc<Meta>,
+    /// Counts the plans that discovery has led to for one destination.
+    pub(crate) revision: u64,
+    pub(crate) made: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -131,44 +139,60 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct TlsRoute {
     snis: Vec<HostMatch>,
-    bytes: Arc<Bytes>,
+    pub(crate) bytes: Arc<Bytes>,
 }
 
 impl Plan {
     /// Joins what the two services say about `dst`.
     pub(crate) fn new(
         outbound: &Arc<Outbound>,
-        dst: SocketAddr,
+        dst: &LookupTarget,
         profile: &Arc<Profile>,
         answer: &PolicyAnswer,
+        revision: u64,
     ) -> Self {
         let policy = match answer {
             PolicyAnswer::Policy(policy) => policy.clone(),
             PolicyAnswer::NotFound => Arc::new(synthesized(dst, profile)),
         };
+        let made = Instant::now();
         let maker = Maker { outbound };
         let parent = policy.parent.clone();
         if profile.opaque {
             let bytes = maker
-                .profile_bytes(profile)
+                .profile_bytes(profile, &policy)
                 .unwrap_or_else(|| maker.policy_bytes(&policy));
             return Self {
                 protocol: Protocol::Bytes(Arc::new(bytes)),
                 parent,
+                revision,
+                made,
             };
         }
         let protocol = maker.protocol(&policy, profile);
-        Self { protocol, parent }
+        Self {
+            protocol,
+            parent,
+            revision,
+            made,
+        }
     }
 }
 
 /// The policy of a destination that the policy service does not know.
-fn synthesized(dst: SocketAddr, profile: &Profile) -> ClientPolicy {
-    let (endpoint, name) = match &profile.endpoint {
-        Some(endpoint) => (endpoint.clone(), "endpoint"),
-        None => (Arc::new(Endpoint::bare(dst)), "fallback"),
+fn synthesized(dst: &LookupTarget, profile: &Profile) -> ClientPolicy {
+    let (dispatch, name) = match (&profile.endpoint, dst) {
+        (Some(endpoint), _) => (Dispatch::Forward(endpoint.clone()), "endpoint"),
+        (None, LookupTarget::Addr(addr)) => (Dispatch::Forward(Arc::new(Endpoint::bare(*addr))), "fallback"),
+        (None, LookupTarget::Name(name)) => {
+            let dispatch = Dispatch::Balance {
+                authority: name.clone(),
+                load: client::Load::default(),
+            };
+            (dispatch, "name")
+        }
     };
-    ClientPolicy::forward(endpoint, &Meta::default_named(name), Duration::from_secs(10))
+    ClientPolicy::without_routes(dispatch, &Meta::default_named(name), Duration::from_secs(10))
 }
 
 struct Maker<'a> {
@@ -179,12 +203,12 @@ impl Maker<'_> {
     fn protocol(&self, policy: &ClientPolicy, profile: &Arc<Profile>) -> Protocol {
         let by_profile = profile
             .has_routes_or_targets()
-            .then(|| self.profile_routes(profile))
+            .then(|| self.profile_routes(profile, policy))
             .flatten();
         if let Some(routes) = by_profile {
             let http = Arc::new(Http::Profile(Box::new(routes)));
             let bytes = self
-                .profile_bytes(profile)
+                .profile_bytes(profile, policy)
                 .unwrap_or_else(|| self.policy_bytes(policy));
             return match &policy.protocol {
                 client::Protocol::Http1(_) => Protocol::Http1(http),
@@ -272,7 +296,7 @@ impl Maker<'_> {
         });
         Bytes {
             refused,
-            backends: self.distribution(backends, FailureAccrual::None),
+            backends: self.distribution(backends, FailureAccrual::NONE),
         }
     }
 
@@ -300,12 +324,7 @@ impl Maker<'_> {
         for<'f> Filter: From<&'f F>,
     {
         let backend = |b: &client::RouteBackend<F>| RouteBackend {
-            backend: Arc::new(Backend::new(
-                self.outbound,
-                &b.backend.meta,
-                &b.backend.dispatch,
-                accrual,
-            )),
+            backend: Arc::new(Backend::new(self.outbound, &b.backend, accrual)),
             filters: b.filters.iter().map(Filter::from).collect(),
         };
         match given {
@@ -325,7 +344,7 @@ impl Maker<'_> {
         }
     }
 
-    fn profile_routes(&self, profile: &Arc<Profile>) -> Option<ProfileRoutes> {
+    fn profile_routes(&self, profile: &Arc<Profile>, policy: &ClientPolicy) -> Option<ProfileRoutes> {
         let authority = profile.logical.clone()?;
         let metrics = &self.outbound.metrics;
         let series = (0..=profile.routes.len()).map(|i| {
@@ -349,29 +368,28 @@ impl Maker<'_> {
             budget: profile
                 .retry_budget
                 .map(|limits| Budget::new(limits, Instant::now())),
-            targets: self.targets(profile, &authority),
+            targets: self.targets(profile, &authority, policy),
             series: series.collect(),
             authority,
         })
     }
 
-    fn targets(&self, profile: &Profile, authority: &Arc<str>) -> Distribution {
-        let backend = |authority: &Arc<str>, meta: Option<&Arc<Meta>>| {
-            let dispatch = Dispatch::Balance {
-                authority: authority.clone(),
-                load: client::Load::default(),
+    /// A profile says where requests go. How endpoints are judged there, and how long requests wait, is what the
+    /// policy of the same service says.
+    fn targets(&self, profile: &Profile, authority: &Arc<str>, policy: &ClientPolicy) -> Distribution {
+        let backend = |target: &Arc<str>, meta: Option<&Arc<Meta>>| {
+            let like = policy.balancer(target);
+            let how = How {
+                load: like.map(|(load, _)| load).unwrap_or_default(),
+                queue: like.and_then(|(_, queue)| queue),
+                accrual: policy.failure_accrual(),
+                logical: (target != authority).then(|| authority.clone()),
             };
             let meta = meta
                 .cloned()
-                .unwrap_or_else(|| Meta::default_named(authority.clone()));
-            let backend = Arc::new(Backend::new(
-                self.outbound,
-                &meta,
-                &dispatch,
-                FailureAccrual::None,
-            ));
+                .unwrap_or_else(|| Meta::default_named(target.clone()));
             RouteBackend {
-                backend,
+                backend: Arc::new(Backend::balanced(self.outbound, &meta, target, how)),
                 filters: Vec::new(),
             }
         };
@@ -391,22 +409,16 @@ impl Maker<'_> {
     }
 
     /// Where a profile sends bytes: its splits, its only endpoint, or its service.
-    fn profile_bytes(&self, profile: &Profile) -> Option<Bytes> {
+    fn profile_bytes(&self, profile: &Profile, policy: &ClientPolicy) -> Option<Bytes> {
         if let Some(endpoint) = &profile.endpoint {
             let meta = profile
                 .parent
                 .clone()
                 .unwrap_or_else(|| Meta::default_named("endpoint"));
-            let dispatch = Dispatch::Forward(endpoint.clone());
-            let backend = Arc::new(Backend::new(
-                self.outbound,
-                &meta,
-                &dispatch,
-                FailureAccrual::None,
-            ));
+            let backend = Backend::forward(self.outbound, &meta, endpoint, FailureAccrual::NONE, None);
             let backends = vec![(
                 RouteBackend {
-                    backend,
+                    backend: Arc::new(backend),
                     filters: Vec::new(),
                 },
                 1,
@@ -425,7 +437,7 @@ impl Maker<'_> {
         let authority = profile.logical.clone()?;
         Some(Bytes {
             refused: None,
-            backends: self.targets(profile, &authority),
+            backends: self.targets(profile, &authority, policy),
         })
     }
 }
@@ -465,6 +477,10 @@ impl ProfileRoutes {
 }
 
 impl Distribution {
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&Arc<Backend>, u32)> {
+        self.backends.iter().map(|(b, weight)| (&b.backend, *weight))
+    }
+
     /// The backend of one request: one that would not fail at once, if there is any.
     pub(crate) fn choose(&self) -> Option<&RouteBackend> {
         let available = || self.backends.iter().filter(|(b, _)| !b.backend.is_failfast());
@@ -495,6 +511,11 @@ fn draw<'b>(backends: impl Iterator<Item = &'b (RouteBackend, u32)> + Clone) -> 
 }
 
 impl TlsRoute {
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<_> = self.snis.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    }
+
     /// The route of a server name, by the most specific pattern.
     pub(crate) fn find<'r>(routes: &'r [Self], sni: &str) -> Option<&'r Arc<Bytes>> {
         routes

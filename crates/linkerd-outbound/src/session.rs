@@ -32,6 +32,8 @@ pub(crate) struct Session {
     outbound: Arc<Outbound>,
     destination: Arc<Destination>,
     client: SocketAddr,
+    /// Where the client believes to be connected to.
+    server: SocketAddr,
 }
 
 /// Why a request is answered by the proxy.
@@ -63,11 +65,13 @@ impl Session {
         outbound: &Arc<Outbound>,
         destination: &Arc<Destination>,
         client: SocketAddr,
+        server: SocketAddr,
     ) -> Arc<Self> {
         Arc::new(Self {
             outbound: outbound.clone(),
             destination: destination.clone(),
             client,
+            server,
         })
     }
 
@@ -215,7 +219,7 @@ impl Session {
         } = request;
         let mut response_headers = Vec::new();
         apply(&rule.filters, prefix, &mut parts, &mut response_headers)?;
-        let fallback = || self.destination.addr.to_string();
+        let fallback = || self.destination.target.to_string();
         let authority = named.map_or_else(|| logical_authority(&fallback()), Ok)?;
         let keep = rule
             .retry
@@ -302,7 +306,7 @@ impl Session {
         let Unanswered { error, counted } = unanswered;
         let error = error.within(format_args!(
             "logical service {} ({})",
-            self.destination.addr, plan.parent
+            self.destination.target, plan.parent
         ));
         Box::new(Refusal {
             error,
@@ -332,7 +336,7 @@ impl Session {
         if cause != Cause::Redirect {
             let labels = Labels::new().with("error", cause.code());
             self.outbound.metrics.http_errors.series(&labels).incr();
-            info!(client = %self.client, server = %self.destination.addr, code = cause.code(), error = error.detail(), "request failed");
+            info!(client = %self.client, server = %self.destination.target, code = cause.code(), error = error.detail(), "request failed");
         }
         if error.reset().is_some() && client.version == Version::HTTP_2 {
             if let Some(record) = record {
@@ -378,7 +382,7 @@ impl Session {
                 direction: Direction::Outbound,
                 client: self.client,
                 client_labels: LabelMap::new(),
-                server: self.destination.addr,
+                server: self.server,
                 server_labels: LabelMap::new(),
             },
             route_labels: LabelMap::new(),

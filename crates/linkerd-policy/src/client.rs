@@ -104,6 +104,16 @@ pub enum Distribution<F> {
     RandomAvailable(Vec<(RouteBackend<F>, u32)>),
 }
 
+impl<F> Distribution<F> {
+    fn all(&self) -> Vec<&Backend> {
+        match self {
+            Self::Empty => Vec::new(),
+            Self::FirstAvailable(all) => all.iter().map(|b| &b.backend).collect(),
+            Self::RandomAvailable(all) => all.iter().map(|(b, _)| &b.backend).collect(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteBackend<F> {
     pub backend: Backend,
@@ -114,6 +124,16 @@ pub struct RouteBackend<F> {
 pub struct Backend {
     pub meta: Arc<Meta>,
     pub dispatch: Dispatch,
+    /// Absent: the proxy's own.
+    pub queue: Option<Queue>,
+}
+
+/// Requests that wait for an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    pub capacity: usize,
+    /// How long no endpoint may be available before requests fail at once.
+    pub failfast: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -209,6 +229,8 @@ pub struct Backoff {
     min: Duration,
     max: Duration,
     jitter: f32,
+    /// Whether a server's own wish (`retry-after`, `grpc-retry-pushback-ms`) may make a pause longer.
+    heeds_server: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -234,7 +256,29 @@ impl Backoff {
         if !jitter.is_finite() || !(0.0..=100.0).contains(&jitter) {
             return Err(InvalidBackoff::Jitter);
         }
-        Ok(Self { min, max, jitter })
+        Ok(Self {
+            min,
+            max,
+            jitter,
+            heeds_server: false,
+        })
+    }
+
+    #[must_use]
+    pub const fn heeding_server(mut self, heeds: bool) -> Self {
+        self.heeds_server = heeds;
+        self
+    }
+
+    /// What counts of the pause that a server asks for.
+    #[must_use]
+    pub fn heeded(&self, asked: Option<Duration>) -> Option<Duration> {
+        asked.filter(|_| self.heeds_server)
+    }
+
+    #[must_use]
+    pub const fn max(&self) -> Duration {
+        self.max
     }
 
     /// The pause before attempt `attempt` (0: the first retry): min × 2^attempt, at most max, plus up to
@@ -249,11 +293,33 @@ impl Backoff {
     }
 }
 
-/// When an endpoint that fails is left out.
+/// When endpoints that fail are left out, and how many may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FailureAccrual {
+    pub trip: Trip,
+    /// No endpoint is left out when fewer than these would be ready then. Where a policy says nothing it is one: the
+    /// last endpoint stays, because a destination that fails sometimes is better than none.
+    pub min_ready: usize,
+}
+
+impl FailureAccrual {
+    pub const NONE: Self = Self {
+        trip: Trip::Never,
+        min_ready: 1,
+    };
+}
+
+impl Default for FailureAccrual {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// When one endpoint's responses are too bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum FailureAccrual {
+pub enum Trip {
     #[default]
-    None,
+    Never,
     ConsecutiveFailures {
         max_failures: u32,
         backoff: Backoff,
@@ -270,12 +336,13 @@ pub enum FailureAccrual {
 }
 
 impl ClientPolicy {
-    /// A policy for an endpoint that is known without routes: a pod's address, or a place outside of the cluster.
+    /// A policy for a destination that is known without routes: a pod's address, or a place outside of the cluster.
     #[must_use]
-    pub fn forward(endpoint: Arc<Endpoint>, parent: &Arc<Meta>, detect_timeout: Duration) -> Self {
+    pub fn without_routes(dispatch: Dispatch, parent: &Arc<Meta>, detect_timeout: Duration) -> Self {
         let backend = Backend {
             meta: parent.clone(),
-            dispatch: Dispatch::Forward(endpoint),
+            dispatch,
+            queue: None,
         };
         let rule = HttpRule {
             filters: Vec::new(),
@@ -305,7 +372,7 @@ impl ClientPolicy {
         };
         let http = Arc::new(Http {
             routes: vec![http_route],
-            failure_accrual: FailureAccrual::None,
+            failure_accrual: FailureAccrual::NONE,
         });
         let opaque = Arc::new(Opaque {
             routes: vec![opaque_route],
@@ -320,6 +387,41 @@ impl ClientPolicy {
             protocol,
             parent: parent.clone(),
         }
+    }
+
+    /// When its HTTP endpoints are left out.
+    #[must_use]
+    pub fn failure_accrual(&self) -> FailureAccrual {
+        match &self.protocol {
+            Protocol::Detect { http1: http, .. } | Protocol::Http1(http) | Protocol::Http2(http) => {
+                http.failure_accrual
+            }
+            Protocol::Grpc(grpc) => grpc.failure_accrual,
+            Protocol::Opaque(_) | Protocol::Tls(_) | Protocol::Invalid(_) => FailureAccrual::NONE,
+        }
+    }
+
+    /// How it balances HTTP requests to `authority`, or to any other when it does not know that one.
+    #[must_use]
+    pub fn balancer(&self, authority: &str) -> Option<(Load, Option<Queue>)> {
+        let all = match &self.protocol {
+            Protocol::Detect { http1: http, .. } | Protocol::Http1(http) | Protocol::Http2(http) => {
+                let rules = http.routes.iter().flat_map(|route| &route.rules);
+                rules.flat_map(|rule| rule.value.backends.all()).collect()
+            }
+            Protocol::Grpc(grpc) => {
+                let rules = grpc.routes.iter().flat_map(|route| &route.rules);
+                rules.flat_map(|rule| rule.value.backends.all()).collect()
+            }
+            Protocol::Opaque(_) | Protocol::Tls(_) | Protocol::Invalid(_) => Vec::new(),
+        };
+        let balanced = |backend: &&Backend| match &backend.dispatch {
+            Dispatch::Balance { authority, load } => Some((authority.clone(), (*load, backend.queue))),
+            Dispatch::Forward(_) | Dispatch::Unknown => None,
+        };
+        let all: Vec<_> = all.iter().filter_map(balanced).collect();
+        let same = all.iter().find(|(known, _)| **known == *authority);
+        same.or(all.first()).map(|(_, how)| *how)
     }
 
     #[must_use]

@@ -1,6 +1,6 @@
 //! Matching of host names (and TLS server names).
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, fmt};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostMatch {
@@ -29,6 +29,18 @@ impl HostMatch {
                 name.eq_ignore_ascii_case(host).then_some(HostScore::Exact)
             }
             Self::Suffix(labels) => suffix_matches(labels, host).then_some(HostScore::Suffix(labels.len())),
+        }
+    }
+}
+
+impl fmt::Display for HostMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(labels) => {
+                f.write_str("*")?;
+                labels.iter().rev().try_for_each(|label| write!(f, ".{label}"))
+            }
         }
     }
 }

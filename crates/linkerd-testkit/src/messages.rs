@@ -264,6 +264,66 @@ pub fn balancer(authority: &str) -> outbound::Backend {
     }
 }
 
+/// With another breaker for its HTTP endpoints.
+#[must_use]
+pub fn breaking(
+    mut policy: outbound::OutboundPolicy,
+    accrual: outbound::FailureAccrual,
+) -> outbound::OutboundPolicy {
+    if let Some(outbound::proxy_protocol::Kind::Detect(detect)) =
+        policy.protocol.as_mut().and_then(|p| p.kind.as_mut())
+    {
+        detect
+            .http1
+            .iter_mut()
+            .for_each(|h| h.failure_accrual = Some(accrual));
+        detect
+            .http2
+            .iter_mut()
+            .for_each(|h| h.failure_accrual = Some(accrual));
+    }
+    policy
+}
+
+/// So many failures in a row leave an endpoint out, for a minute at least.
+#[must_use]
+pub fn consecutive_failures(max_failures: u32) -> outbound::FailureAccrual {
+    use outbound::failure_accrual::{ConsecutiveFailures, Kind};
+    let backoff = outbound::ExponentialBackoff {
+        min_backoff: Some(Duration::from_secs(60).try_into().unwrap()),
+        max_backoff: Some(Duration::from_secs(600).try_into().unwrap()),
+        jitter_ratio: 0.0,
+        respect_retry_after_hint: false,
+    };
+    let consecutive = ConsecutiveFailures {
+        max_failures,
+        backoff: Some(backoff),
+    };
+    outbound::FailureAccrual {
+        ejection: None,
+        kind: Some(Kind::ConsecutiveFailures(consecutive)),
+    }
+}
+
+/// Changes the rules of a policy's HTTP routes.
+#[must_use]
+pub fn with_rules(
+    mut policy: outbound::OutboundPolicy,
+    change: impl Fn(&mut outbound::http_route::Rule),
+) -> outbound::OutboundPolicy {
+    if let Some(outbound::proxy_protocol::Kind::Detect(detect)) =
+        policy.protocol.as_mut().and_then(|p| p.kind.as_mut())
+    {
+        let http1 = detect.http1.iter_mut().flat_map(|http| &mut http.routes);
+        let http2 = detect.http2.iter_mut().flat_map(|http| &mut http.routes);
+        http1
+            .chain(http2)
+            .flat_map(|route| &mut route.rules)
+            .for_each(change);
+    }
+    policy
+}
+
 fn policy(backend: &outbound::Backend) -> outbound::OutboundPolicy {
     let http_routes = || vec![outbound_route(backend.clone())];
     let detect = outbound::proxy_protocol::Detect {

@@ -13,7 +13,7 @@ use linkerd_policy::{
     client::{
         Backend, Backoff, Dispatch, Distribution, FailureAccrual, Grpc, GrpcRetryConditions, GrpcRoute,
         GrpcRule, Http, HttpRetryConditions, HttpRoute, HttpRule, Load, Opaque, OpaqueRoute, Penalty,
-        Protocol, Retry, RouteBackend, Timeouts, Tls, TlsRoute,
+        Protocol, Queue, Retry, RouteBackend, Timeouts, Tls, TlsRoute, Trip,
     },
     filter::{GrpcFilter, HttpFilter, OpaqueFilter},
     route::Rule,
@@ -251,6 +251,15 @@ fn backend(message: outbound::Backend) -> Result<Backend, Invalid> {
     Ok(Backend {
         meta: metadata(message.metadata)?,
         dispatch,
+        queue: message.queue.map(queue).transpose()?,
+    })
+}
+
+fn queue(message: outbound::Queue) -> Result<Queue, Invalid> {
+    let timeout = message.failfast_timeout;
+    Ok(Queue {
+        capacity: usize::try_from(message.capacity).unwrap_or(usize::MAX),
+        failfast: duration(timeout.ok_or_else(|| Invalid::missing("fail-fast timeout of a queue"))?)?,
     })
 }
 
@@ -344,13 +353,19 @@ fn failure_accrual(message: Option<outbound::FailureAccrual>) -> Result<FailureA
             .ok_or_else(|| Invalid::missing("backoff of failure accrual"))
             .and_then(backoff)
     };
-    match message.and_then(|accrual| accrual.kind) {
-        None => Ok(FailureAccrual::None),
-        Some(Kind::ConsecutiveFailures(consecutive)) => Ok(FailureAccrual::ConsecutiveFailures {
+    let message = message.unwrap_or_default();
+    let min_ready = message
+        .ejection
+        .map_or(FailureAccrual::NONE.min_ready, |ejection| {
+            usize::try_from(ejection.min_ready_endpoints).unwrap_or(usize::MAX)
+        });
+    let trip = match message.kind {
+        None => Trip::Never,
+        Some(Kind::ConsecutiveFailures(consecutive)) => Trip::ConsecutiveFailures {
             max_failures: consecutive.max_failures,
             backoff: required(consecutive.backoff)?,
-        }),
-        Some(Kind::Unified(unified)) => Ok(FailureAccrual::Unified {
+        },
+        Some(Kind::Unified(unified)) => Trip::Unified {
             success_rate_threshold: unified.success_rate_threshold.clamp(0.0, 1.0),
             window: limit(unified.decay)?
                 .unwrap_or(ACCRUAL_WINDOW)
@@ -358,8 +373,9 @@ fn failure_accrual(message: Option<outbound::FailureAccrual>) -> Result<FailureA
             min_requests: unified.min_requests.min(MAX_ACCRUAL_REQUESTS),
             max_consecutive_failures: unified.max_consecutive_failures,
             backoff: required(unified.backoff)?,
-        }),
-    }
+        },
+    };
+    Ok(FailureAccrual { trip, min_ready })
 }
 
 fn backoff(message: outbound::ExponentialBackoff) -> Result<Backoff, Invalid> {
@@ -368,7 +384,9 @@ fn backoff(message: outbound::ExponentialBackoff) -> Result<Backoff, Invalid> {
     };
     let min = required(message.min_backoff, "minimum backoff")?;
     let max = required(message.max_backoff, "maximum backoff")?;
-    Backoff::new(min, max, message.jitter_ratio).map_err(invalid("backoff"))
+    Backoff::new(min, max, message.jitter_ratio)
+        .map(|backoff| backoff.heeding_server(message.respect_retry_after_hint))
+        .map_err(invalid("backoff"))
 }
 
 const PENALTY: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 use super::*;
 use linkerd_policy::{
     Authentication, Endpoint, Id,
-    client::{self, Dispatch, Distribution, FailureAccrual},
+    client::{self, Dispatch, Distribution, Queue, Trip},
     endpoint::ProtocolHint,
     filter::HttpFilter,
     profile::LookupTarget,
@@ -305,9 +305,13 @@ fn http_policy(
 }
 
 fn rule() -> outbound::http_route::Rule {
+    rule_to(forward())
+}
+
+fn rule_to(backend: outbound::Backend) -> outbound::http_route::Rule {
     use outbound::http_route::{Distribution, RouteBackend, distribution};
     let backends = vec![RouteBackend {
-        backend: Some(forward()),
+        backend: Some(backend),
         ..Default::default()
     }];
     let first = distribution::Kind::FirstAvailable(distribution::FirstAvailable { backends });
@@ -374,7 +378,7 @@ fn failure_accrual_needs_a_sound_backoff() {
         };
         let kind = Some(outbound::failure_accrual::Kind::ConsecutiveFailures(consecutive));
         http_policy(rule(), Some(outbound::FailureAccrual { kind, ejection: None }))
-            .map(|http| http.failure_accrual)
+            .map(|http| http.failure_accrual.trip)
     };
     let backoff = outbound::ExponentialBackoff {
         min_backoff: seconds(1),
@@ -388,9 +392,42 @@ fn failure_accrual_needs_a_sound_backoff() {
     };
     assert!(matches!(
         accrual(Some(backoff)),
-        Ok(FailureAccrual::ConsecutiveFailures { max_failures: 7, .. })
+        Ok(Trip::ConsecutiveFailures { max_failures: 7, .. })
     ));
     assert!(accrual(None).is_err() && accrual(Some(swapped)).is_err());
+}
+
+#[test]
+fn the_last_endpoint_is_kept_unless_the_policy_says_otherwise() {
+    let min_ready = |ejection| {
+        let accrual = outbound::FailureAccrual { kind: None, ejection };
+        let http = http_policy(rule(), Some(accrual)).unwrap();
+        http.failure_accrual.min_ready
+    };
+    let ejection = |min_ready_endpoints| Some(outbound::EjectionConfig { min_ready_endpoints });
+    assert_eq!([None, ejection(0), ejection(3)].map(min_ready), [1, 0, 3]);
+}
+
+#[test]
+fn a_backend_may_have_a_queue_of_its_own() {
+    let of = |queue| {
+        let http = http_policy(rule_to(outbound::Backend { queue, ..forward() }), None)?;
+        let Distribution::FirstAvailable(backends) = &http.routes[0].rules[0].value.backends else {
+            panic!("not what was sent")
+        };
+        Ok::<_, Invalid>(backends[0].backend.queue)
+    };
+    let queue = outbound::Queue {
+        capacity: 100,
+        failfast_timeout: seconds(3),
+    };
+    let read = Queue {
+        capacity: 100,
+        failfast: Duration::from_secs(3),
+    };
+    assert_eq!(of(Some(queue)), Ok(Some(read)));
+    assert_eq!(of(None), Ok(None));
+    assert!(of(Some(outbound::Queue::default())).is_err());
 }
 
 #[test]

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod balance;
 mod http;
 mod life;
 mod profile;

@@ -146,7 +146,9 @@ async fn a_split_sends_each_side_its_share() {
     split.dst_overrides = vec![target("web", 900), target("canary", 100)];
     let mut rig = rig(1, split).await;
     let canary = Server::new(&rig.plane).await;
-    let endpoints = messages::add(vec![canary.endpoint()]);
+    let mut endpoint = canary.endpoint();
+    endpoint.metric_labels.insert("service".into(), "canary".into());
+    let endpoints = messages::add(vec![endpoint]);
     rig.plane
         .services
         .endpoints
@@ -156,13 +158,15 @@ async fn a_split_sends_each_side_its_share() {
     for _ in 0..500 {
         assert_eq!(client.ask(get("/status/200")).await.status, 200);
     }
-    let authority = "authority=\"canary.test.svc.cluster.local:80\"";
+    // As in Linkerd, the authority is the service that was asked for, and `dst_service` the one that got the request.
+    let asked = "authority=\"web.test.svc.cluster.local:80\"";
     let canary = count(
         &rig.client,
         "response_total",
-        &[authority, "classification=\"success\""],
+        &[asked, "dst_service=\"canary\"", "classification=\"success\""],
     )
     .await;
+    assert_eq!(count(&rig.client, "response_total", &[asked]).await, 500);
     assert!((20..=90).contains(&canary), "{canary}");
     assert_eq!(count(&rig.servers[1].proxy, "request_total", &[]).await, canary);
 }

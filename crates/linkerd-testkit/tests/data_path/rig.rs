@@ -10,7 +10,15 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use linkerd_proto::destination::DestinationProfile;
 use linkerd_testkit::{ControlPlane, Proxy, ProxyBuilder, messages};
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -37,6 +45,8 @@ pub struct Server {
 /// A server of HTTP/1 and HTTP/2; dropped, it is gone.
 pub struct App {
     pub addr: SocketAddr,
+    /// What it answers to `/broken`.
+    broken: Arc<AtomicU16>,
     _tasks: JoinSet<()>,
 }
 
@@ -137,13 +147,24 @@ impl App {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
+        let broken = Arc::new(AtomicU16::new(200));
+        let status = broken.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((io, _)) = listener.accept().await {
-                connections.spawn(serve(io));
+                connections.spawn(serve(io, status.clone()));
             }
         });
-        Self { addr, _tasks: tasks }
+        Self {
+            addr,
+            broken,
+            _tasks: tasks,
+        }
+    }
+
+    /// From now on `/broken` is answered with 503.
+    pub fn breaks(&self) {
+        self.broken.store(503, Relaxed);
     }
 }
 
@@ -167,14 +188,23 @@ pub async fn echo(greeting: &'static str) -> (SocketAddr, JoinSet<()>) {
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
-async fn serve(io: TcpStream) {
+async fn serve(io: TcpStream, broken: Arc<AtomicU16>) {
     let mut first = [0; 14];
     while io.peek(&mut first).await.unwrap_or(0) < first.len() {
         if io.peek(&mut first).await.unwrap_or(0) == 0 {
             return;
         }
     }
-    let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
+    let service = service_fn(|request: Request<Incoming>| {
+        let broken = StatusCode::from_u16(broken.load(Relaxed)).unwrap();
+        async move {
+            let answer = match request.uri().path() {
+                "/broken" => text(broken, String::new()),
+                _ => answer(request).await,
+            };
+            Ok::<_, Infallible>(answer)
+        }
+    });
     let io = TokioIo::new(io);
     if first == *b"PRI * HTTP/2.0" {
         let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
