@@ -28,7 +28,13 @@ enum Kind {
     Http2(Http2),
     Replay(ReplayBody),
     Channel(mpsc::Receiver<Frame<Bytes>>),
+    Wrapped(Box<dyn Wrapped>),
 }
+
+/// Another body with something done to it.
+trait Wrapped: http_body::Body<Data = Bytes, Error = Error> + Send + Unpin {}
+
+impl<B: http_body::Body<Data = Bytes, Error = Error> + Send + Unpin> Wrapped for B {}
 
 /// Writes a body made by [`Body::channel`]. Dropping it ends the body.
 #[derive(Debug)]
@@ -139,6 +145,12 @@ impl Body {
         (BodySender(sender), Kind::Channel(receiver).into())
     }
 
+    /// Any other body, at the cost of an indirection.
+    #[must_use]
+    pub fn wrapped(body: impl http_body::Body<Data = Bytes, Error = Error> + Send + Unpin + 'static) -> Self {
+        Kind::Wrapped(Box::new(body)).into()
+    }
+
     pub(crate) fn replay(body: ReplayBody) -> Self {
         Kind::Replay(body).into()
     }
@@ -225,6 +237,7 @@ impl http_body::Body for Kind {
             Self::Http2(body) => body.poll_frame(cx),
             Self::Replay(body) => body.poll_frame(cx),
             Self::Channel(frames) => frames.poll_recv(cx).map(|frame| frame.map(Ok)),
+            Self::Wrapped(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -236,6 +249,7 @@ impl http_body::Body for Kind {
             Self::Http2(body) => body.stream.is_end_stream(),
             Self::Replay(body) => body.is_end_stream(),
             Self::Channel(_) => false,
+            Self::Wrapped(body) => body.is_end_stream(),
         }
     }
 
@@ -246,6 +260,7 @@ impl http_body::Body for Kind {
             Self::Http1(body, _) => body.size_hint(),
             Self::Http2(_) | Self::Channel(_) => SizeHint::default(),
             Self::Replay(body) => body.size_hint(),
+            Self::Wrapped(body) => body.size_hint(),
         }
     }
 }
@@ -329,6 +344,7 @@ impl fmt::Debug for Body {
             Kind::Http2(_) => "Http2",
             Kind::Replay(_) => "Replay",
             Kind::Channel(_) => "Channel",
+            Kind::Wrapped(_) => "Wrapped",
         };
         f.debug_tuple("Body").field(&kind).finish()
     }

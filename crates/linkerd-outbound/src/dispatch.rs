@@ -4,6 +4,7 @@ use crate::{
     Outbound,
     backend::{Backend, PickedEndpoint},
     endpoint::{Endpoint, Ready},
+    limits::Limits,
     verdict::{Head, Verdict},
 };
 use http::{Version, header, request::Parts};
@@ -44,11 +45,11 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) actual: Option<&'a Arc<HttpSeries>>,
     pub(crate) route_labels: &'a (dyn Fn() -> LabelMap + Sync),
     pub(crate) required_id: Option<&'a Id>,
-    /// When the response's head must be there, and what it is called when it is not.
-    pub(crate) deadline: Option<(Instant, Cause)>,
+    pub(crate) limits: Limits<'a>,
 }
 
 /// A request that no endpoint answered.
+#[derive(Debug)]
 pub(crate) struct Unanswered {
     pub(crate) error: Error,
     /// Whether an endpoint's series has counted it.
@@ -180,12 +181,13 @@ impl Dispatch<'_> {
     }
 
     async fn pick(&self, backend: &Backend) -> Result<PickedEndpoint, Error> {
-        let Some((at, cause)) = self.deadline else {
-            return backend.pick(&[]).await;
-        };
-        match timeout_at(at, backend.pick(&[])).await {
+        match self
+            .limits
+            .within("waiting for an endpoint", backend.pick(&[]))
+            .await
+        {
             Ok(picked) => picked,
-            Err(_) => Err(Error::new(cause, "timed out waiting for an endpoint").within(&backend.name)),
+            Err(late) => Err(late.within(&backend.name)),
         }
     }
 
@@ -203,8 +205,8 @@ impl Dispatch<'_> {
         if !backend.may_recover() {
             return None;
         }
-        let until = self.deadline.map_or(give_up, |(at, _)| at.min(give_up));
-        timeout_at(until, backend.pick(tried)).await.ok()?.ok()
+        let waiting = timeout_at(give_up, backend.pick(tried));
+        self.limits.within("waiting", waiting).await.ok()?.ok()?.ok()
     }
 
     async fn attempt(&self, mut picked: PickedEndpoint, out: &mut Outgoing) -> Result<Answer, Unanswered> {
@@ -220,9 +222,12 @@ impl Dispatch<'_> {
         let mut begun: Option<(Record, Option<HttpTaps>)> = None;
         let request = out.request();
         let mut request = prepare(request, out, &endpoint, over_h2, upgrade)?;
+        // Neither a client of HTTP/1.0 nor one that names no host promises that its server keeps connections.
+        let once = out.parts.version == Version::HTTP_10
+            || (out.parts.version == Version::HTTP_11 && !out.parts.headers.contains_key(header::HOST));
         let started = std::time::Instant::now();
         for _ in 0..STALE_ATTEMPTS {
-            let ready = match self.connect(&endpoint, version).await {
+            let ready = match self.connect(&endpoint, version, once).await {
                 Ok(ready) => ready,
                 Err(error) => {
                     if error.is_connect() {
@@ -259,6 +264,7 @@ impl Dispatch<'_> {
                     begun = Some((record, taps));
                 }
                 Err(Failed { error, request }) => {
+                    let error = error.within(format_args!("endpoint {}", endpoint.spec.addr));
                     if let Some(unsent) = request {
                         out.unsent(*unsent);
                     }
@@ -271,17 +277,25 @@ impl Dispatch<'_> {
             }
         }
         out.unsent(request);
-        let error = Error::new(Cause::UpstreamClosed, "endpoint closes each connection at once").unsent();
+        let detail = format!("endpoint {} closes each connection at once", endpoint.spec.addr);
+        let error = Error::new(Cause::UpstreamClosed, detail).unsent();
         Err(give_up(begun, error))
     }
 
-    async fn connect(&self, endpoint: &Endpoint, version: detect::Version) -> Result<Ready, Error> {
-        match self.deadline {
-            None => endpoint.ready(version).await,
-            Some((at, cause)) => match timeout_at(at, endpoint.ready(version)).await {
-                Ok(ready) => ready,
-                Err(_) => Err(Error::new(cause, "timed out while connecting")),
-            },
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        version: detect::Version,
+        once: bool,
+    ) -> Result<Ready, Error> {
+        let place = || format!("endpoint {}", endpoint.spec.addr);
+        match self
+            .limits
+            .within("connecting", endpoint.ready(version, once))
+            .await
+        {
+            Ok(ready) => ready,
+            Err(late) => Err(late.within(place())),
         }
     }
 
@@ -294,17 +308,19 @@ impl Dispatch<'_> {
         let mut sending = pin!(ready.send(request));
         if picked.is_probe() {
             // A proxy whose application is not there says so at once; whoever takes longer is at work.
-            match timeout(REFUSAL, sending.as_mut()).await {
-                Ok(result) => return result,
-                Err(_) => picked.reached(),
+            match self
+                .limits
+                .within("waiting for the response", timeout(REFUSAL, sending.as_mut()))
+                .await
+            {
+                Ok(Ok(result)) => return result,
+                Ok(Err(_)) => picked.reached(),
+                Err(late) => return Err(Failed::new(late)),
             }
         }
-        let Some((at, cause)) = self.deadline else {
-            return sending.await;
-        };
-        match timeout_at(at, sending).await {
+        match self.limits.within("waiting for the response", sending).await {
             Ok(result) => result,
-            Err(_) => Err(Failed::new(Error::new(cause, "HTTP response timeout"))),
+            Err(late) => Err(Failed::new(late)),
         }
     }
 
@@ -359,6 +375,10 @@ impl Dispatch<'_> {
         mut taps: Option<HttpTaps>,
         picked: PickedEndpoint,
     ) -> Answer {
+        let response = match self.limits.clock {
+            Some(clock) => clock.response(response),
+            None => response,
+        };
         let mut response = record.follow(response);
         let (status, map) = (response.status(), response.headers());
         let by_proxy = made_by_proxy(endpoint, &response);

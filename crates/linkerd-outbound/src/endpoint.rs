@@ -10,7 +10,7 @@ use linkerd_policy::{
 use linkerd_stack::{Cause, Error};
 use linkerd_tls::{ClientTls, Credentials, NoClientTls};
 use linkerd_transport::{BoxIo, ConnectError, ConnectParams, SessionProtocol, TransportHeader, connect};
-use std::{io, net::SocketAddr, num::NonZeroU16, sync::Arc};
+use std::{io, net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 /// What a balancer chooses among.
@@ -89,8 +89,17 @@ impl Endpoint {
         self.spec.hint == ProtocolHint::Http2 && self.is_meshed()
     }
 
-    pub(crate) async fn ready(&self, version: Version) -> Result<Ready, Error> {
+    /// A connection; one that nobody else uses before or after when it is for `once`.
+    pub(crate) async fn ready(&self, version: Version, once: bool) -> Result<Ready, Error> {
         match version {
+            Version::Http1 if once => {
+                let none = h1::PoolParams {
+                    max_idle: 0,
+                    idle_timeout: Duration::ZERO,
+                };
+                let client = h1::Client::new(self.http1.connector().clone(), none);
+                client.ready().await.map(Ready::Http1)
+            }
             Version::Http1 => self.http1.ready().await.map(Ready::Http1),
             Version::Http2 => self.http2.ready().await.map(Ready::Http2),
         }

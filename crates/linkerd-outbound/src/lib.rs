@@ -12,8 +12,11 @@ mod dispatch;
 mod endpoint;
 mod forward;
 pub mod inspect;
+mod limits;
 mod metrics;
+mod overrides;
 mod plan;
+mod retry;
 mod session;
 #[cfg(test)]
 mod testing;

@@ -4,13 +4,14 @@ use crate::{
     Outbound,
     backend::{Backend, How},
     budget::Budget,
+    retry::Retry,
 };
 use http::HeaderValue;
 use linkerd_control::PolicyAnswer;
 use linkerd_metrics::{Counter, HttpSeries, Labels};
 use linkerd_policy::{
     ClientPolicy, Endpoint, Meta, Profile,
-    client::{self, Dispatch, FailureAccrual, GrpcRetryConditions, HttpRetryConditions, Timeouts},
+    client::{self, Dispatch, FailureAccrual, Timeouts},
     filter::{
         FailureInjector, GrpcFailure, GrpcFilter, HeaderModifier, HttpFailure, HttpFilter, OpaqueFilter,
         Redirect,
@@ -18,7 +19,7 @@ use linkerd_policy::{
     grpc_match::GrpcMatch,
     host::{self, HostMatch},
     http_match::HttpMatch,
-    profile::LookupTarget,
+    profile::{LookupTarget, RetryBudget},
     route,
 };
 use rand::Rng;
@@ -82,21 +83,11 @@ pub(crate) struct Rule {
     pub(crate) backends: Distribution,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: Option<Retry>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Retry {
-    pub(crate) limit: u16,
-    pub(crate) max_bytes: usize,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) backoff: Option<client::Backoff>,
-    pub(crate) conditions: Conditions,
-}
-
-#[derive(Debug)]
-pub(crate) enum Conditions {
-    Http(HttpRetryConditions),
-    Grpc(GrpcRetryConditions),
+    /// A policy has none of its own; this is the one that ServiceProfiles have by default, so that retries cannot
+    /// multiply the load of a service that fails.
+    pub(crate) budget: Budget,
+    /// Whether a request's own headers say how it is retried and how long it may take.
+    pub(crate) overridable: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -243,10 +234,12 @@ impl Maker<'_> {
             filters: rule.filters.iter().map(Filter::from).collect(),
             backends: self.distribution(&rule.backends, http.failure_accrual),
             timeouts: rule.timeouts,
-            retry: rule
-                .retry
-                .as_ref()
-                .map(|r| retry(r, Conditions::Http(r.conditions.clone()))),
+            retry: rule.retry.as_ref().map(|r| Retry {
+                http: r.conditions.clone(),
+                ..Retry::new(r)
+            }),
+            budget: Budget::new(RULE_BUDGET, Instant::now()),
+            overridable: rule.allow_l5d_request_headers,
         };
         Arc::new(Http::Routes(
             http.routes.iter().map(|r| with_rules(r, rule)).collect(),
@@ -258,10 +251,12 @@ impl Maker<'_> {
             filters: rule.filters.iter().map(Filter::from).collect(),
             backends: self.distribution(&rule.backends, grpc.failure_accrual),
             timeouts: rule.timeouts,
-            retry: rule
-                .retry
-                .as_ref()
-                .map(|r| retry(r, Conditions::Grpc(r.conditions))),
+            retry: rule.retry.as_ref().map(|r| Retry {
+                grpc: r.conditions,
+                ..Retry::new(r)
+            }),
+            budget: Budget::new(RULE_BUDGET, Instant::now()),
+            overridable: rule.allow_l5d_request_headers,
         };
         Arc::new(Http::Grpc(
             grpc.routes.iter().map(|r| with_rules(r, rule)).collect(),
@@ -460,16 +455,6 @@ fn with_rules<M: Clone, R>(
     }
 }
 
-fn retry<C>(retry: &client::Retry<C>, conditions: Conditions) -> Retry {
-    Retry {
-        limit: retry.max_retries,
-        max_bytes: retry.max_request_bytes,
-        timeout: retry.timeout,
-        backoff: retry.backoff,
-        conditions,
-    }
-}
-
 impl ProfileRoutes {
     pub(crate) fn series(&self, route: usize) -> Option<&RouteSeries> {
         self.series.get(route).or(self.series.last())
@@ -554,3 +539,10 @@ impl From<&OpaqueFilter> for Filter {
         Self::Unknown
     }
 }
+
+/// What the control plane gives to profiles that say nothing.
+const RULE_BUDGET: RetryBudget = RetryBudget {
+    ttl: Duration::from_secs(10),
+    min_per_second: 10,
+    ratio: 0.2,
+};

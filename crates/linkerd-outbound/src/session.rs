@@ -5,15 +5,18 @@ use crate::{
     backend::Backend,
     destination::Destination,
     dispatch::{Dispatch, Outgoing, Unanswered},
-    plan::{Conditions, Filter, Http, Plan, ProfileRoutes, Protocol, Retry, RouteBackend, Rule},
+    limits::{Clock, Deadline, Limits},
+    overrides,
+    plan::{Filter, Http, Plan, ProfileRoutes, Protocol, RouteBackend, Rule},
+    retry::{self, Attempt, Decision, Retry},
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request::Parts};
+use http::{HeaderValue, StatusCode, Version, request::Parts};
 use linkerd_http::{
-    Body, Classes, Handler, Observe, Record, Request, Response, classify,
+    Body, Classes, Handler, Observe, Record, Request, Response,
     headers::{self, L5D_DST_CANONICAL, L5D_REQUIRE_ID},
 };
 use linkerd_metrics::{Classification, Labels};
-use linkerd_policy::{Id, Labels as LabelMap, Meta, client::Timeouts, filter::HeaderModifier, route};
+use linkerd_policy::{Id, Labels as LabelMap, Meta, filter::HeaderModifier, route};
 use linkerd_stack::{Cause, Client, Error, Informational, Retry as Retryable, Synthetic, is_grpc};
 use linkerd_tap::{Connection as Tapped, Direction, Inspect};
 use rand::Rng;
@@ -23,7 +26,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
@@ -164,9 +166,12 @@ impl Session {
             actual: series.map(|s| &s.actual),
             route_labels: &route_labels,
             required_id: required_id.as_ref(),
-            deadline: route
-                .and_then(|r| r.timeout)
-                .map(|t| (started + t, Cause::RequestTimeout)),
+            limits: Limits {
+                clock: None,
+                head: route
+                    .and_then(|r| r.timeout)
+                    .map(|t| Deadline::after(t, started, Cause::RequestTimeout)),
+            },
         };
         let budget = routes
             .budget
@@ -177,14 +182,17 @@ impl Session {
         }
         loop {
             let target = routes.targets.choose().ok_or_else(no_backend)?;
-            let outcome = dispatch.send(&target.backend, &mut out).await;
+            let mut outcome = dispatch.send(&target.backend, &mut out).await;
+            if budget.is_some() && out.is_whole() {
+                outcome = retry::peek(outcome, &dispatch.limits).await;
+            }
             let failed = match &outcome {
                 Ok(response) => is_failure(&classes, response),
                 Err(unanswered) => unanswered.error.retry() != Retryable::Never,
             };
             if failed
                 && out.is_whole()
-                && dispatch.deadline.is_none_or(|(at, _)| Instant::now() < at)
+                && dispatch.limits.head.is_none_or(|head| Instant::now() < head.at)
                 && let Some(budget) = budget
             {
                 if budget.withdraw(Instant::now()) {
@@ -196,7 +204,10 @@ impl Session {
             }
             return match outcome {
                 Ok(response) => Ok(record.follow(response)),
-                Err(unanswered) => Err(self.unanswered(plan, unanswered, &target.backend, Some(record))),
+                Err(mut unanswered) => {
+                    unanswered.error = unanswered.error.within(profile_route(route));
+                    Err(self.unanswered(plan, unanswered, &target.backend, Some(record)))
+                }
             };
         }
     }
@@ -218,21 +229,35 @@ impl Session {
             started,
         } = request;
         let mut response_headers = Vec::new();
+        // Most requests ask for nothing of their own, and get by with what the plan holds.
+        let own = (rule.overridable && overrides::asked(&parts.headers))
+            .then(|| overrides::take(&mut parts.headers, rule.timeouts, rule.retry.as_ref()));
+        let (timeouts, retry) = match &own {
+            Some((timeouts, retry)) => (*timeouts, retry.as_ref()),
+            None => (rule.timeouts, rule.retry.as_ref()),
+        };
         apply(&rule.filters, prefix, &mut parts, &mut response_headers)?;
         let fallback = || self.destination.target.to_string();
         let authority = named.map_or_else(|| logical_authority(&fallback()), Ok)?;
-        let keep = rule
-            .retry
-            .as_ref()
-            .map_or(RETRY_BODY, |r| r.max_bytes.min(MAX_RETRY_BODY));
         let route_labels = || route_labels(route);
         let classes = Classes::Default;
         let method = parts.method.clone();
-        let mut out = Outgoing::new(parts, body, authority, keep);
-        let mut attempt = 0_u32;
+        let clock = Clock::start(timeouts, started);
+        let body = match &clock {
+            Some(clock) => clock.request(body),
+            None => body,
+        };
+        let mut out = Outgoing::new(parts, body, authority, retry.map_or(RETRY_BODY, |r| r.max_bytes));
+        if retry.is_some() {
+            rule.budget.deposit(Instant::now());
+        }
+        let mut number = 0_u32;
         loop {
             let chosen = rule.backends.choose().ok_or_else(no_backend)?;
-            let retries_left = rule.retry.as_ref().is_some_and(|r| attempt < u32::from(r.limit));
+            let limits = Limits {
+                clock: clock.as_ref(),
+                head: retry.and_then(|r| per_try(r, number)),
+            };
             let dispatch = Dispatch {
                 outbound: &self.outbound,
                 client: self.client,
@@ -240,26 +265,32 @@ impl Session {
                 actual: None,
                 route_labels: &route_labels,
                 required_id: required_id.as_ref(),
-                deadline: deadline(
-                    rule.timeouts,
-                    rule.retry.as_ref().filter(|_| retries_left),
-                    started,
-                ),
+                limits,
             };
-            let outcome = self
+            let mut outcome = self
                 .send_filtered(&dispatch, chosen, &mut out, &mut response_headers)
                 .await?;
-            if let Some(retry) = rule.retry.as_ref().filter(|_| retries_left)
-                && out.is_whole()
-                && retry.applies(&outcome, &method)
-                && rule.timeouts.request.is_none_or(|t| started.elapsed() < t)
-            {
-                if let Some(backoff) = retry.backoff {
-                    let pause = backoff.pause(attempt, rand::random());
-                    sleep(pause).await;
+            if let Some(retry) = retry {
+                if number < u32::from(retry.limit) && out.is_whole() {
+                    outcome = retry.peek(outcome, &limits).await;
                 }
-                attempt += 1;
-                continue;
+                let decision = retry.decide(
+                    &Attempt {
+                        outcome: &outcome,
+                        method: &method,
+                        number,
+                        whole: out.is_whole(),
+                        limits,
+                    },
+                    &rule.budget,
+                );
+                if let Decision::Again(pause) = decision {
+                    // Lets go of the server's stream first.
+                    drop(outcome);
+                    sleep(pause).await;
+                    number += 1;
+                    continue;
+                }
             }
             return match outcome {
                 Ok(mut response) => {
@@ -485,10 +516,14 @@ fn no_backend() -> Box<Refusal> {
 }
 
 fn is_failure(classes: &Classes, response: &Response) -> bool {
-    let grpc = is_grpc(response.headers())
-        .then(|| classify::grpc_status(response.headers()))
-        .flatten();
-    classes.classify(response.status(), grpc) == Classification::Failure
+    classes.classify(response.status(), retry::status_of(response)) == Classification::Failure
+}
+
+fn profile_route(route: Option<&linkerd_policy::profile::Route>) -> String {
+    match route.and_then(|r| r.labels.get("route")) {
+        Some(name) => format!("profile route {name}"),
+        None => "profile".into(),
+    }
 }
 
 fn route_labels(route: &Meta) -> LabelMap {
@@ -503,45 +538,10 @@ fn route_labels(route: &Meta) -> LabelMap {
     .collect()
 }
 
-/// Until when an attempt's response must have begun.
-fn deadline(timeouts: Timeouts, retry: Option<&Retry>, started: Instant) -> Option<(Instant, Cause)> {
-    let earlier = |a: Option<(Instant, Cause)>, b: Option<(Instant, Cause)>| match (a, b) {
-        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
-        (a, b) => a.or(b),
-    };
-    let request = timeouts.request.map(|t| (started + t, Cause::RequestTimeout));
-    let response = timeouts.response.map(|t| (started + t, Cause::ResponseTimeout));
-    let per_try: Option<Duration> = retry.and_then(|r| r.timeout);
-    let per_try = per_try.map(|t| (Instant::now() + t, Cause::ResponseTimeout));
-    earlier(earlier(request, response), per_try)
-}
-
-impl Retry {
-    /// Whether the rule asks for another attempt. A connection that was lost after the request was sent says nothing
-    /// of what the server has done, so only requests that may be repeated (RFC 9110 §9.2.2) are sent again then.
-    fn applies(&self, outcome: &Result<Response, Unanswered>, method: &Method) -> bool {
-        match outcome {
-            Ok(response) => self
-                .conditions
-                .match_response(response.status(), response.headers()),
-            Err(unanswered) => match unanswered.error.retry() {
-                Retryable::Unsent => true,
-                Retryable::Maybe => {
-                    method.is_idempotent() || unanswered.error.cause() == Cause::ResponseTimeout
-                }
-                Retryable::Never => false,
-            },
-        }
-    }
-}
-
-impl Conditions {
-    fn match_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        match self {
-            Self::Http(http) => http.contains(status),
-            Self::Grpc(grpc) => classify::grpc_status(headers).is_some_and(|code| grpc.contains(code)),
-        }
-    }
+/// Until when an attempt's response must have begun. The last attempt has all the time that is left.
+fn per_try(retry: &Retry, number: u32) -> Option<Deadline> {
+    let limit = retry.timeout.filter(|_| number < u32::from(retry.limit))?;
+    Some(Deadline::after(limit, Instant::now(), Cause::ResponseTimeout))
 }
 
 fn apply(
@@ -620,5 +620,3 @@ impl Drop for InFlight {
 
 /// The largest body that is kept for another attempt, when no policy says otherwise.
 const RETRY_BODY: usize = 64 * 1024;
-/// The most that a policy may ask to keep.
-const MAX_RETRY_BODY: usize = 1024 * 1024;

@@ -266,6 +266,13 @@ impl Error {
         self
     }
 
+    /// Says that another attempt would have no more time.
+    #[must_use]
+    pub fn for_good(mut self) -> Self {
+        self.retry = Retry::Never;
+        self
+    }
+
     /// Remembers the HTTP/2 error code of a reset stream, so that it can be passed on.
     #[must_use]
     pub fn with_reset(mut self, code: u32) -> Self {

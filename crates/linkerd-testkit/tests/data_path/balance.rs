@@ -19,7 +19,7 @@ async fn shares(rig: &Rig, path: &str) -> Vec<u64> {
     shares
 }
 
-/// Sends requests until the servers get these shares: a new policy takes a moment to arrive.
+/// Sends requests until the servers get these shares: how many requests each gets at first is up to their latencies.
 async fn settle(rig: &Rig, path: &str, wanted: &[u64]) {
     let mut seen = Vec::new();
     for _ in 0..20 {
@@ -33,7 +33,7 @@ async fn settle(rig: &Rig, path: &str, wanted: &[u64]) {
 
 /// Servers of which the first answers `/broken` with 503.
 fn with_a_broken_server(rig: Rig, accrual: FailureAccrual) -> Rig {
-    rig.servers[0].app.breaks();
+    rig.servers[0].app.fails(usize::MAX);
     let policy = messages::breaking(messages::balanced(SERVICE), accrual);
     rig.plane.services.outbound.set(SERVICE_IP, policy);
     rig

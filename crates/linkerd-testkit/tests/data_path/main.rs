@@ -13,5 +13,6 @@ mod http;
 mod life;
 mod profile;
 mod rig;
+mod route;
 mod tap;
 mod tcp;

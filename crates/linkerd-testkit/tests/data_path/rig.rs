@@ -15,7 +15,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU16, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -45,8 +45,8 @@ pub struct Server {
 /// A server of HTTP/1 and HTTP/2; dropped, it is gone.
 pub struct App {
     pub addr: SocketAddr,
-    /// What it answers to `/broken`.
-    broken: Arc<AtomicU16>,
+    /// How many requests to `/broken` and `/grpc.broken` it will fail.
+    failures: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -147,24 +147,24 @@ impl App {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
-        let broken = Arc::new(AtomicU16::new(200));
-        let status = broken.clone();
+        let failures = Arc::new(AtomicUsize::new(0));
+        let left = failures.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((io, _)) = listener.accept().await {
-                connections.spawn(serve(io, status.clone()));
+                connections.spawn(serve(io, left.clone()));
             }
         });
         Self {
             addr,
-            broken,
+            failures,
             _tasks: tasks,
         }
     }
 
-    /// From now on `/broken` is answered with 503.
-    pub fn breaks(&self) {
-        self.broken.store(503, Relaxed);
+    /// The next `count` requests to `/broken` and `/grpc.broken` fail; others are echoed.
+    pub fn fails(&self, count: usize) {
+        self.failures.store(count, Relaxed);
     }
 }
 
@@ -188,7 +188,7 @@ pub async fn echo(greeting: &'static str) -> (SocketAddr, JoinSet<()>) {
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
-async fn serve(io: TcpStream, broken: Arc<AtomicU16>) {
+async fn serve(io: TcpStream, failures: Arc<AtomicUsize>) {
     let mut first = [0; 14];
     while io.peek(&mut first).await.unwrap_or(0) < first.len() {
         if io.peek(&mut first).await.unwrap_or(0) == 0 {
@@ -196,14 +196,12 @@ async fn serve(io: TcpStream, broken: Arc<AtomicU16>) {
         }
     }
     let service = service_fn(|request: Request<Incoming>| {
-        let broken = StatusCode::from_u16(broken.load(Relaxed)).unwrap();
-        async move {
-            let answer = match request.uri().path() {
-                "/broken" => text(broken, String::new()),
-                _ => answer(request).await,
-            };
-            Ok::<_, Infallible>(answer)
-        }
+        let may_fail = request.uri().path().ends_with("broken");
+        let fails = may_fail
+            && failures
+                .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+                .is_ok();
+        async move { Ok::<_, Infallible>(answer(request, fails).await) }
     });
     let io = TokioIo::new(io);
     if first == *b"PRI * HTTP/2.0" {
@@ -218,7 +216,7 @@ async fn serve(io: TcpStream, broken: Arc<AtomicU16>) {
     }
 }
 
-async fn answer(mut request: Request<Incoming>) -> Answer {
+async fn answer(mut request: Request<Incoming>, fails: bool) -> Answer {
     let path = request.uri().path().to_owned();
     if let Some(status) = path.strip_prefix("/status/") {
         return text(
@@ -227,7 +225,9 @@ async fn answer(mut request: Request<Incoming>) -> Answer {
         );
     }
     match path.as_str() {
-        "/echo" => Response::new(request.into_body().boxed()),
+        "/broken" if fails => text(StatusCode::SERVICE_UNAVAILABLE, String::new()),
+        "/stall" => stall(),
+        "/echo" | "/broken" => Response::new(request.into_body().boxed()),
         "/headers" => text(
             StatusCode::OK,
             format!(
@@ -242,6 +242,7 @@ async fn answer(mut request: Request<Incoming>) -> Answer {
             text(StatusCode::OK, "slow".into())
         }
         "/upgrade" => upgrade(&mut request),
+        "/grpc.broken" if fails => grpc_status(14),
         path if path.starts_with("/grpc.") => grpc(request),
         _ => text(StatusCode::NOT_FOUND, String::new()),
     }
@@ -250,6 +251,29 @@ async fn answer(mut request: Request<Incoming>) -> Answer {
 fn text(status: StatusCode, text: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(text)).map_err(|e| match e {}).boxed());
     *answer.status_mut() = status;
+    answer
+}
+
+/// Begins an answer and does not end it.
+fn stall() -> Answer {
+    let first = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(b"first"))) });
+    let never = futures_util::stream::pending();
+    Response::new(StreamBody::new(futures_util::StreamExt::chain(first, never)).boxed())
+}
+
+/// One message, and the status in trailers.
+fn grpc_status(code: u16) -> Answer {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", code.into());
+    let frames = [
+        Frame::data(Bytes::from_static(b"message")),
+        Frame::trailers(trailers),
+    ];
+    let frames = futures_util::stream::iter(frames.map(Ok));
+    let mut answer = Response::new(StreamBody::new(frames).boxed());
+    answer
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
     answer
 }
 
@@ -365,6 +389,26 @@ impl Http2 {
     pub async fn ask(&mut self, request: Request<Outgoing>) -> Whole {
         Whole::read(self.send(request).await.unwrap()).await
     }
+}
+
+/// A gRPC request with one message.
+pub fn grpc_call(path: &str) -> Request<Outgoing> {
+    let mut request = post(path, "message");
+    let headers = request.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+    headers.insert("te", HeaderValue::from_static("trailers"));
+    request
+}
+
+/// A request's body that is written while it is sent.
+pub fn streamed() -> (tokio::sync::mpsc::Sender<Bytes>, Outgoing) {
+    let (sender, body) = tokio::sync::mpsc::channel(1);
+    let frames = tokio_stream::wrappers::ReceiverStream::new(body);
+    let frames = futures_util::StreamExt::map(frames, |data| Ok(Frame::data(data)));
+    (
+        sender,
+        Either::Right(http_body_util::BodyExt::boxed(StreamBody::new(frames))),
+    )
 }
 
 /// A response with its body and trailers.
