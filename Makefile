@@ -40,11 +40,22 @@ lint: $(STAMPS)/python-dev ## Check style, types of errors we forbid, and the ri
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@cargo fmt --all --check
+	@# Every crate takes the workspace's lints: no unsafe code, and nothing unwrapped that the network decides.
+	@without=$$(grep -LPz '\[lints\]\nworkspace = true\n' crates/*/Cargo.toml || true); \
+	    if [ -n "$$without" ]; then echo "without the workspace's lints: $$without" >&2; exit 1; fi
+	@$(BIN)/cargo-deny --locked --log-level error check bans licenses sources
 
 .PHONY: test-rust
-test-rust: ## Clippy and the proxy's tests
+test-rust: h2spec ## Clippy and the proxy's tests
 	@cargo clippy --workspace --all-targets --locked -q -- -D warnings
 	@cargo test --workspace --locked -q
+
+.PHONY: h2spec
+h2spec: ## Build the conformance suite of HTTP/2
+	@if [ ! -x $(STAMPS)/h2spec ] || [ tests/h2spec/go.sum -nt $(STAMPS)/h2spec ]; then \
+	    mkdir -p $(STAMPS); \
+	    (cd tests/h2spec && CGO_ENABLED=0 go build -trimpath -o ../../$(STAMPS)/h2spec github.com/summerwind/h2spec/cmd/h2spec) || \
+	    echo "h2spec cannot be built, so its test is skipped (the reason is above)" >&2; fi
 
 .PHONY: test-unit
 test-unit: $(STAMPS)/python-dev ## The pure parts

@@ -45,6 +45,9 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
 }
 
 /// Removes what RFC 9110 §7.6.1 keeps between two neighbours, unless it belongs to an upgrade.
+///
+/// How a body was coded is among it: whoever sends it on codes it anew, so that no server reads `chunked, chunked` in
+/// its own way.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     if !upgrade {
         strip_connection_named(headers);
@@ -54,6 +57,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     headers.remove("proxy-connection");
     headers.remove("keep-alive");
     headers.remove("http2-settings");
+    headers.remove(header::TRANSFER_ENCODING);
 }
 
 fn strip_connection_named(headers: &mut HeaderMap) {
@@ -78,28 +82,29 @@ const FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCOD
 /// Where a request says it wants to go: the URI's authority, or the host header.
 ///
 /// # Errors
-/// A host header that is no authority, or more than one where the URI names none.
+/// Whatever two servers could read as two hosts: more than one host header, a host that is no authority, user
+/// information (RFC 9110 §4.2.4), and `CONNECT` to something else than an authority.
 pub fn authority(parts: &Parts) -> Result<Option<Authority>, Error> {
-    if let Some(authority) = parts.uri.authority() {
-        return Ok(Some(authority.clone()));
-    }
+    let malformed = |why| Err(Error::new(Cause::MalformedRequest, why));
     let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let Some(host) = hosts.next() else {
-        return Ok(None);
-    };
+    let host = hosts.next();
     if hosts.next().is_some() {
-        return Err(Error::new(Cause::MalformedRequest, "more than one host header"));
+        return malformed("more than one host header");
     }
-    if host.is_empty() {
-        return Ok(None);
+    let authority = match (parts.uri.authority(), host) {
+        (Some(authority), _) => authority.clone(),
+        (None, _) if parts.method == Method::CONNECT => return malformed("CONNECT needs an authority"),
+        (None, None) => return Ok(None),
+        (None, Some(host)) if host.is_empty() => return Ok(None),
+        (None, Some(host)) => match Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())) {
+            Ok(authority) => authority,
+            Err(_) => return malformed("the host header is no authority"),
+        },
+    };
+    if authority.as_str().contains('@') {
+        return malformed("user information in the authority");
     }
-    match Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())) {
-        Ok(authority) => Ok(Some(authority)),
-        Err(_) => Err(Error::new(
-            Cause::MalformedRequest,
-            "the host header is no authority",
-        )),
-    }
+    Ok(Some(authority))
 }
 
 /// Makes an HTTP/1 request fit for HTTP/2, remembering in `l5d-orig-proto` what it was.
@@ -184,20 +189,17 @@ pub fn make_h1(parts: &mut Parts, orig: OrigProto) -> Result<(), Error> {
 
 /// Makes the host header say what the target says: the target decides (RFC 9112 §3.2.2), and a server that reads only
 /// the header must not see another host than the one that was checked.
-fn set_host(parts: &mut Parts) -> Result<(), Error> {
+///
+/// # Errors
+/// An authority that no header can carry.
+pub fn set_host(parts: &mut Parts) -> Result<(), Error> {
     let Some(authority) = parts.uri.authority() else {
         return Ok(());
     };
-    let host = HeaderValue::from_str(host_of(authority))
+    let host = HeaderValue::from_str(authority.as_str())
         .map_err(|e| Error::new(Cause::MalformedRequest, e.to_string()))?;
     parts.headers.insert(header::HOST, host);
     Ok(())
-}
-
-/// An authority without user information, which a `host` must not carry.
-fn host_of(authority: &Authority) -> &str {
-    let text = authority.as_str();
-    text.rsplit_once('@').map_or(text, |(_, host)| host)
 }
 
 /// Leaves only path and query in the request's target; its authority goes into the host header.
@@ -301,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_server_reads_the_host_that_was_checked() {
-        let mut request = parts("http://public/x", &[("host", "admin"), ("host", "other")]);
+        let mut request = parts("http://public/x", &[("host", "admin")]);
         assert_eq!(authority(&request).unwrap().unwrap(), "public");
         make_origin_form(&mut request).unwrap();
         assert_eq!(request.uri, "/x");
@@ -388,8 +390,27 @@ mod tests {
     #[test]
     fn two_hosts_are_refused() {
         assert!(authority(&parts("/", &[("host", "a"), ("host", "b")])).is_err());
+        assert!(authority(&parts("http://a/", &[("host", "a"), ("host", "b")])).is_err());
         assert!(authority(&parts("/", &[("host", "a b")])).is_err());
+        assert!(authority(&parts("/", &[("host", "b@a")])).is_err());
+        assert!(authority(&parts("http://b@a/", &[])).is_err());
         assert_eq!(authority(&parts("/", &[])).unwrap(), None);
+    }
+
+    #[test]
+    fn connect_needs_an_authority() {
+        let mut request = parts("/a", &[("host", "a")]);
+        request.method = Method::CONNECT;
+        assert!(authority(&request).is_err());
+        request.uri = "a:80".parse().unwrap();
+        assert_eq!(authority(&request).unwrap().unwrap(), "a:80");
+    }
+
+    #[test]
+    fn a_body_is_coded_anew() {
+        let mut request = parts("/", &[("host", "a"), ("transfer-encoding", "chunked, chunked")]);
+        strip_hop_by_hop(&mut request.headers, true);
+        assert_eq!(request.headers.len(), 1);
     }
 
     #[test]

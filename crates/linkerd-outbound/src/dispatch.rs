@@ -493,7 +493,7 @@ fn prepare(
         {
             parts.headers.insert(header::HOST, host);
         }
-        Ok(())
+        headers::set_host(&mut parts)
     };
     match result {
         Ok(()) => Ok(Request::from_parts(parts, body)),
