@@ -138,6 +138,14 @@ def parse_certificates(pem: str | bytes) -> list[Certificate]:
         raise CertificateError(f"no usable certificate in PEM: {error}") from error
 
 
+def parse_der(der: bytes) -> Certificate:
+    """Raises CertificateError."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise CertificateError(f"no usable certificate: {error}") from error
+
+
 def parse_key(pem: str | bytes) -> SigningKey:
     """An unencrypted private key, PKCS#8 or the older forms. Raises CertificateError."""
     data = pem.encode() if isinstance(pem, str) else pem

@@ -60,22 +60,23 @@ async def _serve(values: argparse.Namespace, context: ssl.SSLContext, certificat
             ignored_headers=frozenset(name.lower() for name in values.ignore_headers.split(",") if name),
         )
         api = TapApi(client, FrontProxy(), new_session)
-        front = FrontProxyWatch(client, api, context, any_name=values.disable_common_names)
+        new_context = partial(server_context, certificate, key)
+        front = FrontProxyWatch(client, api, context, new_context, any_name=values.disable_common_names)
         readiness = Readiness(pods=watch.synced, front_proxy=lambda: front.known)
         async with (
             serve_admin(values.admin_addr, readiness),
             serve_http(api.app(), values.apiserver_addr, context, grace=1.0),
         ):
-            await tasks.run_until_terminated(watch.run(), front.follow(), _renew(context, certificate, key))
+            await tasks.run_until_terminated(watch.run(), front.follow(), _renew(front, certificate, key))
 
 
-async def _renew(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+async def _renew(front: FrontProxyWatch, certificate: Path, key: Path) -> None:
     """For ever: new connections get the certificate that is in the Secret now."""
     async for changed in changes([certificate, key]):
         if not changed:
             continue
         try:
-            context.load_cert_chain(certificate, key)
+            front.renew()
             log.info("the serving certificate was replaced")
         except (OSError, ssl.SSLError) as error:
             log.error("the new serving certificate cannot be used, the old one stays: %s", error)

@@ -38,17 +38,20 @@ class Rig:
     api: TapApi
     front: Authority
     directory: Path
+    watch: FrontProxyWatch
 
-    def session(self, name: str | None = "front-proxy-client") -> aiohttp.ClientSession:
+    def session(
+        self, name: str | None = "front-proxy-client", authority: Authority | None = None
+    ) -> aiohttp.ClientSession:
         """With a certificate of that name from the front proxy's authority, or with none."""
         context = create_default_context(cafile=self.directory / "server-ca.crt")
         if name is not None:
-            self._load_client(context, name)
+            self._load_client(context, name, authority or self.front)
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
 
-    def _load_client(self, context: SSLContext, name: str) -> None:
+    def _load_client(self, context: SSLContext, name: str, authority: Authority) -> None:
         key, now = new_key(), datetime.now(UTC)
-        leaf = new_leaf(self.front, [name], key.public_key(), not_before=now - DAY, not_after=now + DAY)
+        leaf = new_leaf(authority, [name], key.public_key(), not_before=now - DAY, not_after=now + DAY)
         path = self.directory / f"{name}.pem"
         path.write_text(certificate_pem(leaf) + key_pem(key))
         context.load_cert_chain(path)
@@ -68,20 +71,22 @@ async def rig(client, tmp_path: Path) -> AsyncIterator[Rig]:
         "annotations": {"viz.linkerd.io/tap-enabled": "true"},
     }
     index.apply(pod_from_object({"metadata": metadata, "status": {"phase": "Running", "podIP": "127.0.0.2"}}))
-    context = server_context(tmp_path / "tls.crt", tmp_path / "tls.key")
+    new_context = partial(server_context, tmp_path / "tls.crt", tmp_path / "tls.key")
+    context = new_context()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving_proxy(proxy, "127.0.0.2"))
         new_session = partial(Session, index=index, observe=Dialer(port, TrustDomain()), control_plane="linkerd")
         api = TapApi(client, FrontProxy(), new_session)
-        FrontProxyWatch(client, api, context).take(_config_map(front))
+        watch = FrontProxyWatch(client, api, context, new_context)
+        watch.take(_config_map(front))
         own_port = await stack.enter_async_context(serve_http(api.app(), "127.0.0.1:0", context, grace=0.1))
-        yield Rig(f"https://localhost:{own_port}", proxy, api, front, tmp_path)
+        yield Rig(f"https://localhost:{own_port}", proxy, api, front, tmp_path, watch)
 
 
-def _config_map(front: Authority) -> dict:
+def _config_map(*front: Authority) -> dict:
     return {
         "data": {
-            "requestheader-client-ca-file": certificate_pem(front.certificate),
+            "requestheader-client-ca-file": certificate_pem(*(authority.certificate for authority in front)),
             "requestheader-allowed-names": '["front-proxy-client"]',
             "requestheader-username-headers": '["X-Remote-User"]',
             "requestheader-group-headers": '["X-Remote-Group"]',
@@ -186,3 +191,39 @@ async def test_tells_what_it_has(rig):
         async with session.get(rig.url + "/nowhere") as response:
             assert response.status == 404
     assert {"deployments", "deployments/tap", "namespaces/tap"} <= resources
+
+
+async def tapped(rig: Rig, session: aiohttp.ClientSession) -> int:
+    """The status of a tap that nobody may do: 403 says that the front proxy was believed."""
+    async with session.post(rig.url + PATH, data=body(), headers={"X-Remote-User": "mallory"}) as response:
+        await response.read()
+        return response.status
+
+
+async def test_an_authority_that_is_replaced_is_not_believed_any_more(rig: Rig):
+    new = new_root("front-proxy-ca", DAY)
+    async with rig.session() as before, rig.session(authority=new) as later:
+        assert await tapped(rig, before) == 403
+        rig.watch.take(_config_map(new))
+        assert await tapped(rig, before) == 400, "nor on a connection that was there before"
+        async with rig.session() as again:
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await tapped(rig, again)
+        assert await tapped(rig, later) == 403
+
+
+async def test_a_second_authority_disturbs_no_connection_of_the_first(rig: Rig):
+    async with rig.session() as session:
+        assert await tapped(rig, session) == 403
+        rig.watch.take(_config_map(rig.front, new_root("next", DAY)))
+        assert await tapped(rig, session) == 403
+
+
+async def test_the_certificate_that_is_served_is_replaced(rig: Rig):
+    leaf, key, authority = new_server_certificate("localhost", DAY)
+    for name, text in (("tls.crt", certificate_pem(leaf)), ("tls.key", key_pem(key))):
+        (rig.directory / name).write_text(text)
+    (rig.directory / "server-ca.crt").write_text(certificate_pem(authority.certificate))
+    rig.watch.renew()
+    async with rig.session() as session:
+        assert await tapped(rig, session) == 403

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,6 +20,7 @@ from linkerd.core import kinds
 from linkerd.core.kinds import Target
 from linkerd.k8s.client import Client
 from linkerd.k8s.resources import SUBJECT_ACCESS_REVIEWS
+from linkerd.kit.x509 import CertificateError, parse_certificates, parse_der, verify_chain
 from linkerd.viz.tap.paths import GROUP, VERSION
 
 AUTHENTICATION_CONFIG = "extension-apiserver-authentication"
@@ -59,6 +61,14 @@ class FrontProxy:
             raise NotTheFrontProxy(
                 f"no valid CN found. allowed names: [{' '.join(self.allowed_names)}], client names: [{' '.join(found)}]"
             )
+
+    def check_signature(self, der: bytes | None) -> None:
+        """That an authority which is trusted now signed it. Raises NotTheFrontProxy."""
+        try:
+            authorities = parse_certificates(self.ca)
+            verify_chain([parse_der(der or b"")], authorities, datetime.now(UTC))
+        except CertificateError as error:
+            raise NotTheFrontProxy(f"the front proxy's authorities were replaced, connect again: {error}") from error
 
     def user(self, headers: CIMultiDictProxy[str]) -> User:
         """Raises NotTheFrontProxy when nobody is named."""

@@ -40,10 +40,12 @@ NewSession = Callable[[tap.TapByResourceRequest], Session]
 
 
 class TapApi:
-    """`front_proxy` may be replaced at any time; `sessions` are those that run now."""
+    """`front_proxy` and the TLS `context` that knows its authorities may be replaced at any time; `sessions` are those
+    that run now."""
 
     def __init__(self, client: Client, front_proxy: access.FrontProxy, new_session: NewSession) -> None:
         self.front_proxy = front_proxy
+        self.context: ssl.SSLContext | None = None
         self.sessions: set[Session] = set()
         self._client = client
         self._new_session = new_session
@@ -98,8 +100,11 @@ class TapApi:
         return await self._stream(request, session)
 
     def _authenticate(self, request: web.Request) -> access.User:
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        connection = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
+        if connection is not None and connection.context is not self.context:
+            # It is older than the authorities that are trusted now.
+            self.front_proxy.check_signature(connection.getpeercert(binary_form=True))
+        certificate = connection.getpeercert() if connection is not None else None
         self.front_proxy.check_certificate(access.certificate_names(certificate))
         return self.front_proxy.user(request.headers)
 
