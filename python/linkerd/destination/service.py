@@ -13,12 +13,12 @@ import grpc
 import grpc.aio
 import orjson
 
-from linkerd.core.authorities import AddressAuthority, NotAService, ServiceAuthority, parse_authority
+from linkerd.core.authorities import AddressAuthority, ServiceAuthority, parse_authority
 from linkerd.destination import metrics
 from linkerd.destination.index import Address, Ambiguous, Endpoint, Index, Source, Table
 from linkerd.destination.translate import profile_message, updates
 from linkerd.kit.logging import fields
-from linkerd.kit.rpc import Stalled, peer_name, write
+from linkerd.kit.rpc import MOST_STREAMS, Stalled, StreamCount, TooManyStreams, client_name, peer_name, write
 from linkerd.kit.snapshots import Memo, Snapshots, Subscription
 from linkerd.proto.destination_pb2 import GetDestination
 
@@ -132,9 +132,12 @@ class _EncodedProfile:
 class DestinationService:
     """Answers from the index. `touch` tells which sources changed; `synced` is set once the cluster is known."""
 
-    def __init__(self, index: Index, synced: asyncio.Event, cluster_domain: str) -> None:
+    def __init__(
+        self, index: Index, synced: asyncio.Event, cluster_domain: str, *, most_streams: int = MOST_STREAMS
+    ) -> None:
         self._index = index
         self._synced = synced
+        self._streams = StreamCount(most_streams)
         self._domain = cluster_domain
         self._tables: Memo[ServiceAuthority, Table] = Memo(index.table)
         self._views: Memo[_ViewKey, Endpoints] = Memo(self._compute_view)
@@ -178,13 +181,15 @@ class DestinationService:
         if isinstance(authority, AddressAuthority):
             await subscriber.refuse(Code.INVALID_ARGUMENT, "an address has no endpoints: ask for a Service's name")
         key = _EndpointsKey(authority, subscriber.client.node)
-        with self._endpoints.subscribe(key) as subscription:
-            await self._check_service(authority, subscription.read(), subscriber)
-            subscriber.opened()
-            try:
+        try:
+            with self._streams.stream(subscriber.name), self._endpoints.subscribe(key) as subscription:
+                await self._check_service(authority, subscription.read(), subscriber)
+                subscriber.opened()
                 await _send_endpoints(subscription, subscriber)
-            except Stalled:
-                await subscriber.drop()
+        except TooManyStreams as error:
+            await subscriber.refuse(Code.RESOURCE_EXHAUSTED, str(error))
+        except Stalled:
+            await subscriber.drop()
 
     async def get_profile(self, request: GetDestination, context: grpc.aio.ServicerContext) -> None:
         subscriber = _Subscriber("profile", request, context)
@@ -193,18 +198,18 @@ class DestinationService:
             target = parse_authority(request.path, self._domain)
             # The profile of a Service is the same wherever its client is.
             node = "" if isinstance(target, ServiceAuthority) and not target.hostname else subscriber.client.node
-            opening = self._profiles.subscribe(_ProfileKey(target, subscriber.client.namespace, node))
-            subscription = opening.__enter__()
-        except (NotAService, ValueError) as error:
-            code = Code.FAILED_PRECONDITION if isinstance(error, Ambiguous) else Code.INVALID_ARGUMENT
-            await subscriber.refuse(code, str(error))
-        try:
-            subscriber.opened()
-            await _send_profiles(subscription, subscriber)
+            key = _ProfileKey(target, subscriber.client.namespace, node)
+            with self._streams.stream(subscriber.name), self._profiles.subscribe(key) as subscription:
+                subscriber.opened()
+                await _send_profiles(subscription, subscriber)
         except Stalled:
             await subscriber.drop()
-        finally:
-            opening.__exit__(None, None, None)
+        except TooManyStreams as error:
+            await subscriber.refuse(Code.RESOURCE_EXHAUSTED, str(error))
+        except Ambiguous as error:
+            await subscriber.refuse(Code.FAILED_PRECONDITION, str(error))
+        except ValueError as error:
+            await subscriber.refuse(Code.INVALID_ARGUMENT, str(error))
 
     async def _wait_synced(self, subscriber: _Subscriber) -> None:
         if self._synced.is_set():
@@ -248,6 +253,10 @@ class _Subscriber:
         self.path = request.path
         self.client = parse_context(request.context_token)
         self.context = context
+
+    @property
+    def name(self) -> str:
+        return client_name(self.context, f"{self.client.namespace}/{self.client.pod}")
 
     def opened(self) -> None:
         log.debug("subscribed", extra=self._fields())

@@ -13,9 +13,9 @@ from linkerd.identity import metrics
 from linkerd.identity.certifying import CheckedRequest, InvalidRequest, RequestMismatch, Validity, check_request, issue
 from linkerd.identity.events import Event, Recorder
 from linkerd.identity.issuer import Issuer, IssuerFiles, IssuerUnavailable
-from linkerd.identity.tokens import NotAuthenticated, ReviewFailed, TokenReviewer
+from linkerd.identity.tokens import NotAuthenticated, ReviewFailed, TokenReviewer, TooManyTokens
 from linkerd.kit.files import changes
-from linkerd.kit.logging import fields
+from linkerd.kit.logging import Sparing, fields
 from linkerd.kit.rpc import peer_name
 from linkerd.kit.x509 import Certificate, CertificateError, certificate_der
 from linkerd.proto.identity_pb2 import CertifyRequest, CertifyResponse
@@ -124,6 +124,7 @@ class IdentityService:
         self._recorder = recorder
         self._validity = validity
         self._now = now
+        self._sparing = Sparing()
 
     def handler(self) -> grpc.GenericRpcHandler:
         certify = grpc.unary_unary_rpc_method_handler(
@@ -138,15 +139,20 @@ class IdentityService:
             response = await self._certify(request)
         except _Refused as refusal:
             metrics.CERTIFICATIONS.labels(refusal.code.name).inc()
-            level = logging.ERROR if refusal.code == grpc.StatusCode.UNKNOWN else logging.WARNING
-            log.log(
-                level,
-                "certificate refused",
-                extra=fields(identity=request.identity, peer=peer_name(context), code=refusal.code.name, error=refusal),
-            )
+            self._log_refusal(request, refusal, context)
             await context.abort(refusal.code, str(refusal))
         metrics.CERTIFICATIONS.labels("OK").inc()
         return response
+
+    def _log_refusal(self, request: CertifyRequest, refusal: _Refused, context: grpc.aio.ServicerContext) -> None:
+        more = self._sparing.take()
+        if more is None:
+            return
+        level = logging.ERROR if refusal.code == grpc.StatusCode.UNKNOWN else logging.WARNING
+        found = fields(
+            identity=request.identity, peer=peer_name(context), code=refusal.code.name, error=refusal, **more
+        )
+        log.log(level, "certificate refused", extra=found)
 
     async def _certify(self, request: CertifyRequest) -> CertifyResponse:
         issuer = self._current()
@@ -174,13 +180,18 @@ class IdentityService:
         except UnicodeDecodeError as error:
             raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, "token is not text") from error
         try:
-            proven = await self._reviewer.identity(token)
+            self._check_same(self._reviewer.claimed(token), request)
+            self._check_same(await self._reviewer.identity(token), request)
         except NotAuthenticated as error:
             raise _Refused(grpc.StatusCode.FAILED_PRECONDITION, f"token refused: {error}") from error
         except ReviewFailed as error:
             raise _Refused(grpc.StatusCode.INTERNAL, f"the token could not be reviewed: {error}") from error
-        if proven != request.identity:
-            message = f"the token is that of `{proven}`, not of `{request.identity}`"
+        except TooManyTokens as error:
+            raise _Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
+
+    def _check_same(self, found: str, request: CertifyRequest) -> None:
+        if found != request.identity:
+            message = f"the token is that of `{found}`, not of `{request.identity}`"
             raise _Refused(grpc.StatusCode.FAILED_PRECONDITION, message)
 
     def _note(self, identity: str, leaf: Certificate) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +48,28 @@ def configure(level: str = "info") -> None:
     # One line per request served (the probes of the kubelet) or task scheduled helps nobody.
     for noisy in ("aiohttp.access", "asyncio", "grpc"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class Sparing:
+    """Lets so many lines pass in a second, and counts the others: what the network can provoke must not fill a disk."""
+
+    def __init__(self, per_second: int = 10, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._monotonic = monotonic
+        self._began = 0.0
+        self._passed = self._held = 0
+
+    def take(self) -> dict[str, int] | None:
+        """The fields that tell how many lines are missing before this one; None when this one is to be held too."""
+        now = self._monotonic()
+        if now - self._began >= 1:
+            self._began, self._passed = now, 0
+        if self._passed >= self._per_second:
+            self._held += 1
+            return None
+        self._passed += 1
+        held, self._held = self._held, 0
+        return {"more_like_this": held} if held else {}
 
 
 class KeyValueFormatter(logging.Formatter):

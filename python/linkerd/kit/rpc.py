@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 import grpc.aio
@@ -30,6 +30,10 @@ _STALLED = 30.0
 """Seconds that a subscriber may take no byte of its stream before it is dropped."""
 
 
+MOST_STREAMS = 5_000
+"""Of one client. A proxy has three for each Service that it talks to."""
+
+
 class Stalled(Exception):
     """A subscriber does not read its stream."""
 
@@ -50,6 +54,41 @@ async def serve_rpc(
         yield port
     finally:
         await server.stop(grace)
+
+
+class TooManyStreams(Exception):
+    """A client has as many streams as it may."""
+
+
+class StreamCount:
+    """How many streams each client has, and no more than it may."""
+
+    def __init__(self, limit: int = MOST_STREAMS) -> None:
+        self._limit = limit
+        self._open: dict[str, int] = {}
+
+    @contextmanager
+    def stream(self, client: str) -> Iterator[None]:
+        """Raises TooManyStreams."""
+        if self._open.get(client, 0) >= self._limit:
+            raise TooManyStreams(f"more than {self._limit} streams of `{client}`")
+        self._open[client] = self._open.get(client, 0) + 1
+        try:
+            yield
+        finally:
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
+
+
+def client_name(context: grpc.aio.ServicerContext, workload: str) -> str:
+    """Who has a stream: the identity that the proxy in front of us saw, else the address; and the pod it says it is.
+
+    What it says is no proof. But a client that is not itself can only take what a pod of its own identity may have.
+    """
+    metadata = dict(context.invocation_metadata() or ())
+    identity = metadata.get("l5d-client-id") or peer_name(context).rpartition(":")[0]
+    return f"{identity} {workload}"
 
 
 async def write(context: grpc.aio.ServicerContext, message: bytes) -> None:

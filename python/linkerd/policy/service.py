@@ -15,7 +15,7 @@ import orjson
 
 from linkerd.core.authorities import AddressAuthority, ServiceAuthority, parse_authority
 from linkerd.kit.logging import fields
-from linkerd.kit.rpc import Stalled, peer_name, write
+from linkerd.kit.rpc import Stalled, StreamCount, TooManyStreams, client_name, peer_name, write
 from linkerd.kit.snapshots import Snapshots, Subscription
 from linkerd.policy import metrics
 from linkerd.policy.inbound import InboundPolicy, WorkloadRef, inbound_policy
@@ -85,6 +85,7 @@ class PolicyService:
     def __init__(self, index: Index, synced: asyncio.Event) -> None:
         self._index = index
         self._synced = synced
+        self._streams = StreamCount()
         self._translator = Translator(index.settings.cluster_domain)
         # Equal policies share one serialised message: the thousand pods of a Deployment have one.
         self._inbound_bytes = _Interned()
@@ -126,8 +127,7 @@ class PolicyService:
     async def watch_port(self, request: PortSpec, context: grpc.aio.ServicerContext) -> None:
         subscriber = _Subscriber("inbound", f"{request.workload}:{request.port}", context)
         key = await self._port_key(request, subscriber)
-        with self._ports.subscribe(key) as subscription:
-            await _send(subscription, subscriber, "unknown server")
+        await self._serve(self._ports, key, subscriber, client_name(context, request.workload), "unknown server")
 
     async def get(self, request: TrafficSpec, context: grpc.aio.ServicerContext) -> bytes:
         subscriber = _Subscriber("outbound", _target_name(request), context)
@@ -138,8 +138,17 @@ class PolicyService:
     async def watch(self, request: TrafficSpec, context: grpc.aio.ServicerContext) -> None:
         subscriber = _Subscriber("outbound", _target_name(request), context)
         key = await self._traffic_key(request, subscriber)
-        with self._traffic.subscribe(key) as subscription:
-            await _send(subscription, subscriber, "no such service")
+        client = client_name(context, request.source_workload)
+        await self._serve(self._traffic, key, subscriber, client, "no such service")
+
+    async def _serve(
+        self, topics: Snapshots[Any, bytes | None], key: Any, subscriber: _Subscriber, client: str, missing: str
+    ) -> None:
+        try:
+            with self._streams.stream(client), topics.subscribe(key) as subscription:
+                await _send(subscription, subscriber, missing)
+        except TooManyStreams as error:
+            await subscriber.refuse(Code.RESOURCE_EXHAUSTED, str(error))
 
     async def _port_key(self, request: PortSpec, subscriber: _Subscriber) -> _PortKey:
         await self._wait_synced(subscriber)

@@ -26,10 +26,10 @@ pytestmark = CUT_OFF
 
 
 @asynccontextmanager
-async def destination(client: Client) -> AsyncIterator[DestinationStub]:
+async def destination(client: Client, most_streams: int = 5000) -> AsyncIterator[DestinationStub]:
     index = Index(Settings(opaque_ports=parse_port_set("3306")))
     watch = ClusterWatch(client, index)
-    service = DestinationService(index, watch.synced, "cluster.local")
+    service = DestinationService(index, watch.synced, "cluster.local", most_streams=most_streams)
     async with (
         running(watch.tasks(service.touch)),
         serve_rpc("127.0.0.1:0", [service.handler()], grace=0) as port,
@@ -147,3 +147,38 @@ async def test_the_profile_of_a_pod_is_one_endpoint(client: Client, namespace: s
         assert profile.endpoint.metric_labels["pod"] == "web-1"
         assert profile.endpoint.metric_labels["namespace"] == namespace
         assert not profile.fully_qualified_name
+
+
+async def test_a_client_with_too_many_streams_gets_no_more_and_others_are_served(client: Client, namespace: str):
+    await create_service(client, namespace, "web")
+    path = f"web.{namespace}.svc.cluster.local:80"
+    greedy, other = (GetDestination(path=path, context_token=f'{{"ns":"x","pod":"{pod}"}}') for pod in ("a", "b"))
+    async with destination(client, most_streams=50) as stub:
+        streams = [stub.Get(greedy) for _ in range(200)]
+        codes = await asyncio.gather(*(_first_code(stream) for stream in streams))
+        assert (codes.count(None), codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED)) == (50, 150)
+        assert await _first_code(stub.Get(other)) is None
+        for stream in streams:
+            stream.cancel()
+        # The server hears of it a moment later.
+        answers = [await _first_code(stub.Get(greedy)) for _ in range(100)]
+        assert None in answers
+
+
+async def _first_code(stream) -> grpc.StatusCode | None:
+    """None once the stream has told something."""
+    try:
+        await asyncio.wait_for(stream.read(), 10)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return None
+
+
+async def test_a_request_of_the_future_is_understood_as_far_as_it_can_be(client: Client, namespace: str):
+    """Fields that we do not know, from a proxy newer than we are."""
+    await create_service(client, namespace, "web")
+    known = GetDestination(path=f"web.{namespace}.svc.cluster.local:80").SerializeToString()
+    unknown = b"\xba\x3e\x05hello" + b"\xc0\x3e\x07"  # fields 999 (bytes) and 1000 (a number)
+    request = GetDestination.FromString(known + unknown)
+    async with destination(client) as stub:
+        assert await _first_code(stub.Get(request)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -159,3 +160,42 @@ async def test_new_anchors_travel_with_the_next_certificate(client: Client, name
         issuer.reload()
         response = await stub.Certify(request)
     assert len(parse_certificates(response.trust_anchors_pem)) == 2
+
+
+async def test_a_flood_of_bad_tokens_leaves_the_others_served(client: Client, namespace: str, tmp_path: Path):
+    """Two thousand within a second or two: of no form, of another identity, and forged for one that exists."""
+    name = name_in(namespace)
+    token = await new_token(client, namespace)
+    header, payload, _ = token.split(b".")
+    request = CertifyRequest(identity=name, token=token, certificate_signing_request=new_request(name))
+
+    def bad(number: int) -> CertifyRequest:
+        forged = [b"nonsense%d" % number, token, b".".join((header, payload, b"c2ln%04d" % number))][number % 3]
+        claimed = f"evil.{name}" if number % 3 == 1 else name
+        return CertifyRequest(identity=claimed, token=forged, certificate_signing_request=new_request(claimed))
+
+    csrs = [bad(number) for number in range(30)]
+    async with identity(client, write_issuer(tmp_path)) as (stub, _):
+        flood = [asyncio.ensure_future(_code(stub, csrs[number % 30])) for number in range(2000)]
+        for _ in range(20):
+            await asyncio.wait_for(stub.Certify(request), 5)
+        codes = await asyncio.gather(*flood)
+    assert set(codes) <= {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+async def _code(stub: IdentityStub, request: CertifyRequest) -> grpc.StatusCode:
+    try:
+        await stub.Certify(request)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def test_an_oversized_request_is_refused_and_the_next_is_served(client: Client, namespace: str, tmp_path: Path):
+    name = name_in(namespace)
+    token = await new_token(client, namespace)
+    request = CertifyRequest(identity=name, token=token, certificate_signing_request=new_request(name))
+    huge = CertifyRequest(identity=name, token=b"x" * 1_000_000, certificate_signing_request=b"x")
+    async with identity(client, write_issuer(tmp_path)) as (stub, _):
+        assert await _code(stub, huge) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await _code(stub, request) == grpc.StatusCode.OK

@@ -176,7 +176,7 @@ async def test_what_no_service_declares_is_forbidden_passed_on_or_unknown(client
     async with policy(client) as channel:
         stub = OutboundPoliciesStub(channel)
         undeclared = await stub.Get(traffic(namespace, service["spec"]["clusterIP"], 81))
-        assert undeclared.metadata.default == "undefined-port"
+        assert undeclared.protocol.opaque.routes[0].metadata.default == "undefined-port"
         assert undeclared.protocol.opaque.routes[0].rules[0].filters[0].HasField("forbidden")
         outside = await stub.Get(traffic(namespace, "93.184.216.34", 443))
         assert outside.metadata.default == "egress-fallback"

@@ -26,6 +26,9 @@ class Stream:
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
     async def write(self, message: bytes) -> None:
         await self.open.wait()
         async with self.taken:
