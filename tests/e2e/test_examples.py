@@ -23,8 +23,9 @@ MAY_REFUSE = {
 
 
 @pytest.fixture(scope="module")
-def pod(demo):
-    return demo.kubectl("get", "pods", "-n", "production", "-l", "app=api-service", "-o", "name").split()[0][4:]
+def placeholders(demo):
+    names = {"<pod-name>": "api-service", "<client-pod>": "api-gateway"}
+    return {word: demo.pods(app)[0]["metadata"]["name"] for word, app in names.items()}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,10 @@ def directory(demo, tmp_path_factory):
 
 
 @pytest.mark.parametrize("example", RUN)
-def test_an_example_does_what_it_says(demo, pod, directory, example):
-    line = example.replace("<pod-name>", pod)
+def test_an_example_does_what_it_says(demo, placeholders, directory, example):
+    line = example
+    for word, name in placeholders.items():
+        line = line.replace(word, name)
     endless = any(f"viz {verb} " in line for verb in ("tap", "top")) and "--duration" not in line
     script = f"timeout -s INT {ENDLESS_SECONDS} {line}" if endless else line
     done = subprocess.run(
