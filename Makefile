@@ -62,7 +62,7 @@ test-unit: $(STAMPS)/python-dev ## The pure parts
 	@$(BIN)/pytest -q tests/unit
 
 .PHONY: test-integration
-test-integration: build $(STAMPS)/python-dev ## Real programs on loopback and in namespaces, no cluster
+test-integration: build $(STAMPS)/python-dev $(STAMPS)/promtool ## Real programs on loopback and in namespaces, no cluster
 	@$(BIN)/pytest -q tests/integration
 
 .PHONY: test-e2e
@@ -116,6 +116,10 @@ $(STAMPS)/python-dev: $(STAMPS)/python requirements/dev.txt
 $(STAMPS)/kube: $(STAMPS)/venv $(KUBE_FILES)
 	@echo "==> Kubernetes, etcd, CoreDNS, Prometheus (upstream's code; the first build takes minutes)"
 	@tools/build-kube
+	@touch $@
+
+$(STAMPS)/promtool: $(STAMPS)/kube $(KUBE_FILES)
+	@tools/build-kube --promtool
 	@touch $@
 
 $(STAMPS)/proxy: $(STAMPS)/venv $(CARGO_FILES)

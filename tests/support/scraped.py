@@ -82,13 +82,14 @@ class Scraped:
         """Until all pods have been scraped after this moment."""
         asked = time.time()
         recent = f"count(timestamp(process_start_time_seconds) > {asked + SCRAPE_SECONDS})"
-        await self._until(f"{recent} == {len(self.proxies.pods())}")
+        await self.until(f"{recent} == {len(self.proxies.pods())}")
 
     async def watched_for(self, window: str) -> None:
         """Until there are samples older than the window."""
-        await self._until(f"process_start_time_seconds offset {window}")
+        await self.until(f"process_start_time_seconds offset {window}")
 
-    async def _until(self, query: str) -> None:
+    async def until(self, query: str) -> None:
+        """Until it finds something."""
         async with asyncio.timeout(20):
             while not await self.prometheus.query(query):  # noqa: ASYNC110 - another process has no event for us
                 await asyncio.sleep(0.05)
@@ -122,7 +123,7 @@ def serving(proxies: Proxies) -> Iterator[int]:
 
 
 @contextmanager
-def running_prometheus(directory: Path, target_port: int, pods: Pods) -> Iterator[str]:
+def running_prometheus(directory: Path, target_port: int, pods: Pods, *, rules: str = "") -> Iterator[str]:
     """Its URL. Raises TimeoutError with the end of its log."""
     job = {
         "job_name": "linkerd-proxy",
@@ -133,7 +134,11 @@ def running_prometheus(directory: Path, target_port: int, pods: Pods) -> Iterato
         "relabel_configs": [{"action": "labeldrop", "regex": "instance"}],
     }
     interval = f"{SCRAPE_SECONDS * 1000:.0f}ms"
-    config = {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": [job]}
+    times = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
+    config = {"global": times, "scrape_configs": [job]}
+    if rules:
+        (directory / "rules.yml").write_text(rules)
+        config["rule_files"] = ["rules.yml"]
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
     address = f"127.0.0.1:{free_port()}"
     log = (directory / "prometheus.log").open("wb")

@@ -39,7 +39,9 @@ ScrapedPods = Callable[[str | None], Awaitable[set[str]]]
 """The pods (`namespace/name`) of a namespace, or of all, whose proxies' metrics Prometheus has."""
 
 
-def viz(cluster: Cluster, namespace: str, cli_version: str, self_check: SelfCheck) -> Category:
+def viz(
+    cluster: Cluster, namespace: str, cli_version: str, self_check: SelfCheck, scraped_pods: ScrapedPods
+) -> Category:
     """`namespace`: where viz is, empty when no namespace is labelled so."""
 
     async def exists() -> None:
@@ -104,7 +106,11 @@ def viz(cluster: Cluster, namespace: str, cli_version: str, self_check: SelfChec
         check_cli_version(await meshed(), cli_version)
 
     async def prometheus() -> None:
-        await _check_prometheus(cluster, namespace, await pods())
+        external = await _external_prometheus(cluster, namespace)
+        if external:
+            await _check_external(external, await scraped_pods(namespace), [name_of(pod) for pod in await meshed()])
+        else:
+            await _check_prometheus(cluster, namespace, await pods())
 
     async def answers() -> None:
         problems = await self_check()
@@ -146,7 +152,7 @@ def viz(cluster: Cluster, namespace: str, cli_version: str, self_check: SelfChec
                 "prometheus is installed and configured correctly",
                 "l5d-viz-prometheus",
                 prometheus,
-                _INSTALL,
+                f"{_INSTALL}; a Prometheus of yours needs the scrape configuration of docs/reference/viz.md",
                 warning,
                 retry=True,
             ),
@@ -155,10 +161,20 @@ def viz(cluster: Cluster, namespace: str, cli_version: str, self_check: SelfChec
     )
 
 
+async def _external_prometheus(cluster: Cluster, namespace: str) -> str:
+    """The URL of the user's own, empty when viz has one."""
+    found = await cluster.find(NAMESPACES, namespace) or {"metadata": {}}
+    return str((found["metadata"].get("annotations") or {}).get(EXTERNAL_PROMETHEUS) or "")
+
+
+async def _check_external(url: str, scraped: set[str], pods: list[str]) -> None:
+    """Viz's own pods are meshed, so a Prometheus that scrapes the mesh has their proxies' metrics."""
+    unseen = [name for name in pods if name not in scraped]
+    if unseen:
+        raise CheckFailure(listed(f"the Prometheus at {url} has no metrics of the proxies of these pods:", unseen))
+
+
 async def _check_prometheus(cluster: Cluster, namespace: str, pods: list[Object]) -> None:
-    found = await cluster.find(NAMESPACES, namespace)
-    if EXTERNAL_PROMETHEUS in ((found or {}).get("metadata", {}).get("annotations") or {}):
-        raise Skipped
     role = f"linkerd-{namespace}-prometheus"
     await missing(cluster, "ClusterRoles", CLUSTER_ROLES, [role])
     await missing(cluster, "ClusterRoleBindings", CLUSTER_ROLE_BINDINGS, [role])

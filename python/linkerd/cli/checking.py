@@ -170,7 +170,7 @@ async def viz_categories(
     async def scraped(namespace: str | None) -> set[str]:
         return await _scraped_pods(ctx, client, viz_namespace, namespace)
 
-    found = [viz.viz(cluster, viz_namespace, VERSION, self_check)]
+    found = [viz.viz(cluster, viz_namespace, VERSION, self_check, scraped)]
     if proxy:
         found.append(viz.data_plane(cluster, namespace, scraped))
     return found

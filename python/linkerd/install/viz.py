@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
+from linkerd.install import monitoring, webhooks
 from linkerd.install import objects as k8s
-from linkerd.install import webhooks
 from linkerd.install.certificates import ServerCertificate
 from linkerd.install.objects import Controller, Marks, Object
 from linkerd.install.values import Values
 
 _READ = "get list watch"
+_RULE_FILE = "alerts.yml"
 _WORKLOADS = "deployments daemonsets statefulsets replicasets"
 
 
@@ -45,6 +46,8 @@ def render(installation: VizInstallation) -> list[Object]:
     parts = [viz.namespace(), *viz.metrics_api(), *viz.tap()]
     if installation.values["prometheus"]["enabled"] and not installation.values["prometheusUrl"]:
         parts += [*viz.prometheus(), *viz.prometheus_policy()]
+    if installation.values["grafana"]["url"]:
+        parts.append(viz.dashboards())
     return [*parts, *viz.policies()]
 
 
@@ -66,6 +69,8 @@ class _Viz:
         metadata["annotations"]["linkerd.io/inject"] = "enabled"
         if self.v["prometheusUrl"]:
             metadata["annotations"]["viz.linkerd.io/external-prometheus"] = self.v["prometheusUrl"]
+        if self.v["grafana"]["url"]:
+            metadata["annotations"]["viz.linkerd.io/grafana"] = self.v["grafana"]["url"]
         return k8s.namespace(metadata)
 
     def rights(self, name: str, rules: list[Object]) -> list[Object]:
@@ -221,9 +226,10 @@ class _Viz:
         config = yaml.safe_dump(prometheus_config(self.v, self.ns), sort_keys=False, width=1000)
         settings = self.v["prometheus"]
         metadata = self.metadata("prometheus-config", "prometheus")
+        rules = {_RULE_FILE: monitoring.alert_rules()} if settings["alerts"] else {}
         return [
             *self.rights("prometheus", _PROMETHEUS_RULES),
-            k8s.config_map(metadata, {"prometheus.yml": config}),
+            k8s.config_map(metadata, {"prometheus.yml": config, **rules}),
             self.service("prometheus", k8s.service_port("admin", 9090)),
             self.deployment(
                 "prometheus",
@@ -235,6 +241,11 @@ class _Viz:
             ),
         ]
 
+    def dashboards(self) -> Object:
+        metadata = self.metadata("linkerd-grafana-dashboards", "grafana")
+        metadata["labels"]["grafana_dashboard"] = "1"
+        return k8s.config_map(metadata, monitoring.dashboards())
+
     # Policies: who may talk to what. Port-forwards arrive over loopback and are not asked.
 
     def policies(self) -> list[Object]:
@@ -243,7 +254,17 @@ class _Viz:
             # The API server is not meshed; tap itself checks its certificate, and who asks through it.
             self.server("tap-api", "tap", "apiserver", "TLS"),
             self.everybody("tap-api"),
+            self.kubelet(),
         ]
+
+    def kubelet(self) -> Object:
+        """Where probes come from, for policies of others (`viz allow-scrapes`): the node has no identity."""
+        return {
+            "apiVersion": "policy.linkerd.io/v1alpha1",
+            "kind": "NetworkAuthentication",
+            "metadata": self.metadata("kubelet"),
+            "spec": {"networks": [{"cidr": "0.0.0.0/0"}, {"cidr": "::/0"}]},
+        }
 
     def prometheus_policy(self) -> list[Object]:
         """Queries tell everything about the cluster's traffic: only metrics-api may ask."""
@@ -326,6 +347,7 @@ def prometheus_config(values: Mapping[str, Any], namespace: str) -> Object:
     interval = settings["scrapeInterval"]
     return {
         "global": {"scrape_interval": interval, "scrape_timeout": _timeout(interval), "evaluation_interval": interval},
+        **_alerting(settings),
         "scrape_configs": [
             {"job_name": "prometheus", "static_configs": [{"targets": ["localhost:9090"]}]},
             _controller_job(values["linkerdNamespace"], namespace),
@@ -333,6 +355,15 @@ def prometheus_config(values: Mapping[str, Any], namespace: str) -> Object:
             *settings["scrapeConfigs"],
         ],
     }
+
+
+def _alerting(settings: Mapping[str, Any]) -> Object:
+    found: Object = {}
+    if settings["alerts"]:
+        found["rule_files"] = [f"/etc/prometheus/{_RULE_FILE}"]
+    if settings["alertmanagers"]:
+        found["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": list(settings["alertmanagers"])}]}]}
+    return found
 
 
 def _timeout(interval: str) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from prometheus_client import REGISTRY
+
 from linkerd.k8s.client import Client
 from linkerd.kit import tasks
 from linkerd.kit.admin import Readiness, serve_admin
 from linkerd.runtime import flags
 from linkerd.viz.metrics.objects import Objects
+from linkerd.viz.metrics.own import PodGauge
 from linkerd.viz.metrics.prometheus import Prometheus, credentials
 from linkerd.viz.metrics.service import MetricsApi, serving
 from linkerd.viz.metrics.tables import Tables
@@ -54,6 +57,7 @@ async def _serve(values: argparse.Namespace, user: str, password: str) -> None:
             cluster_domain=values.cluster_domain,
             ignored_namespaces=ignored,
         )
+        REGISTRY.register(PodGauge(watch.index, values.controller_namespace, ignored))
         api = MetricsApi(client, prometheus, watch.index, objects, tables, values.controller_namespace)
         host = values.addr if not values.addr.startswith(":") else f"[::]{values.addr}"
         readiness = Readiness(pods=watch.synced)

@@ -33,7 +33,7 @@ def checks(cluster):
         data_plane.data_plane(cluster, None, VERSION),
         control_plane.high_availability(cluster),
         control_plane.extensions(cluster),
-        viz.viz(cluster, "linkerd-viz", VERSION, nothing),
+        viz.viz(cluster, "linkerd-viz", VERSION, nothing, nothing),
         viz.data_plane(cluster, None, nothing),
     ]
     return [check for category in categories for check in category.checks]

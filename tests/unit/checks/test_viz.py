@@ -59,8 +59,15 @@ def cluster(reader):
     return Cluster(reader, "linkerd")
 
 
-def category(cluster, namespace="linkerd-viz", self_check=fine):
-    return viz.viz(cluster, namespace, VERSION, self_check)
+VIZ_PODS = {f"linkerd-viz/{name}" for name in ("metrics-api", "tap", "prometheus")}
+
+
+async def all_scraped(namespace):
+    return VIZ_PODS
+
+
+def category(cluster, namespace="linkerd-viz", self_check=fine, scraped=all_scraped):
+    return viz.viz(cluster, namespace, VERSION, self_check, scraped)
 
 
 async def test_an_extension_in_order_passes(cluster):
@@ -99,6 +106,20 @@ async def test_a_prometheus_of_the_users_is_not_looked_for(cluster, find, remove
     find("Namespace", "linkerd-viz")["metadata"]["annotations"]["viz.linkerd.io/external-prometheus"] = "http://mine"
     remove("Pod", "prometheus")
     assert await broken(category(cluster)) == {}
+
+
+async def test_a_prometheus_of_the_users_that_does_not_scrape_the_mesh(cluster, find, remove):
+    find("Namespace", "linkerd-viz")["metadata"]["annotations"]["viz.linkerd.io/external-prometheus"] = "http://mine"
+    remove("Pod", "prometheus")
+
+    async def scraped(namespace):
+        return {"linkerd-viz/tap"}
+
+    assert await broken(category(cluster, scraped=scraped)) == {
+        "prometheus is installed and configured correctly": (
+            "the Prometheus at http://mine has no metrics of the proxies of these pods:\n* linkerd-viz/metrics-api"
+        )
+    }
 
 
 async def test_what_metrics_api_says_of_itself(cluster):

@@ -37,6 +37,34 @@ def test_a_prometheus_of_the_users_takes_the_place_of_ours():
     assert "--prometheus-url=http://mine:9090" in container["args"]
 
 
+def prometheus_files(**settings):
+    found = documents(prometheus=settings)
+    return next(d for d in found if d["metadata"]["name"] == "prometheus-config")["data"]
+
+
+def test_the_alert_rules_are_prometheus_own_unless_switched_off():
+    files = prometheus_files()
+    assert yaml.safe_load(files["prometheus.yml"])["rule_files"] == ["/etc/prometheus/alerts.yml"]
+    assert "LinkerdSuccessRateLow" in files["alerts.yml"]
+    off = prometheus_files(alerts=False)
+    assert set(off) == {"prometheus.yml"}
+    assert "rule_files" not in off["prometheus.yml"]
+
+
+def test_who_is_told_of_alerts():
+    alerting = yaml.safe_load(prometheus_files(alertmanagers=["mine:9093"])["prometheus.yml"])["alerting"]
+    assert alerting["alertmanagers"] == [{"static_configs": [{"targets": ["mine:9093"]}]}]
+
+
+def test_a_grafana_of_the_users_gets_the_dashboards():
+    assert "linkerd-grafana-dashboards" not in names(documents(), "ConfigMap")
+    found = documents(grafana={"url": "http://grafana:3000"})
+    assert found[0]["metadata"]["annotations"]["viz.linkerd.io/grafana"] == "http://grafana:3000"
+    dashboards = next(d for d in found if d["metadata"]["name"] == "linkerd-grafana-dashboards")
+    assert dashboards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert set(dashboards["data"]) == {"health.json", "routes.json", "top-line.json", "workload.json"}
+
+
 def test_the_scrape_timeout_is_never_longer_than_the_interval():
     def config(interval):
         found = documents(prometheus={"scrapeInterval": interval})

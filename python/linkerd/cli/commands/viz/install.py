@@ -13,6 +13,7 @@ from linkerd.cli.flags import DURATION
 from linkerd.cli.output.documents import print_documents
 from linkerd.cli.rendering import complete_values, given_values, values_options
 from linkerd.install.certificates import new_server_certificate
+from linkerd.install.monitoring import alert_rules
 from linkerd.install.values import default_values, merged
 from linkerd.install.viz import VizInstallation, render
 from linkerd.kit.durations import parse_duration
@@ -32,6 +33,7 @@ _HIGH_AVAILABILITY = {"metricsAPI": {"replicas": 2}, "tap": {"replicas": 3}}
     help="How long to wait for the control plane (default: 5m0s).",
 )
 @click.option("--print-values", is_flag=True, help="All values with their defaults, and nothing else.")
+@click.option("--print-alerts", is_flag=True, help="The alert rules, for a Prometheus of yours, and nothing else.")
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", help="Format.")
 @values_options
 @pass_context
@@ -42,6 +44,7 @@ def command(
     skip_checks: bool,
     wait: float,
     print_values: bool,
+    print_alerts: bool,
     output: str,
     files: tuple[str, ...],
     sets: tuple[str, ...],
@@ -54,10 +57,14 @@ def command(
 
     \b
     linkerd viz install
+    linkerd viz install --print-alerts
     linkerd viz install --set prometheusUrl=http://prometheus.monitoring.svc.cluster.local:9090
     """
     if print_values:
         print_documents([default_values("viz_values.yaml")])
+        return
+    if print_alerts:
+        print(alert_rules(), end="")
         return
     agreed = {} if ignore_cluster or skip_checks else ctx.run(_of_control_plane(ctx, wait))
     given = merged(agreed, given_values(files, sets, set_strings, set_files))
