@@ -2,17 +2,18 @@
 
 use crate::{
     admin::{self, Admin, Shutdown},
+    application::Application,
     config::{Config, ProxyConfig},
     log::LogLevel,
-    serve::accept,
+    serve::{Door, accept},
 };
 use linkerd_control::{Control, PolicyAnswer, Target};
 use linkerd_http::h1;
-use linkerd_inbound::Inbound;
+use linkerd_inbound::{Inbound, WatchedPolicy};
 use linkerd_metrics::Registry;
 use linkerd_outbound::Outbound;
 use linkerd_policy::{EndpointSet, Profile, ServerPolicy};
-use linkerd_stack::drain;
+use linkerd_stack::{Cause, drain};
 use linkerd_tls::{Credentials, CredentialsStore};
 use linkerd_transport::{BoundListener, ListenParams, Listener, OrigDstSource};
 use std::{future::Future, io, net::SocketAddr, sync::Arc, thread, time::Duration};
@@ -47,8 +48,8 @@ pub struct Bound {
     pub outbound: SocketAddr,
 }
 
-/// Inbound connections that still come then are of clients that have not heard of the end at all.
-const LINGER: Duration = Duration::from_secs(5);
+/// For connections that are ended at the end of the grace period to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -125,8 +126,9 @@ impl App {
         };
         let shutdown = Shutdown::default();
         let grace = self.config.shutdown_grace;
+        let application = Arc::new(application(&self.config));
         let workers = self.config.workers;
-        let worker = Worker::new(self, &admin_runtime.handle, &shutdown)?;
+        let worker = Worker::new(self, &admin_runtime.handle, &shutdown, application.clone())?;
         for number in 1..workers {
             let (worker, drains) = (worker.clone(), drains.clone());
             thread::Builder::new()
@@ -140,16 +142,21 @@ impl App {
                 () = shutdown.requested() => {}
             }
             tracing::info!(?grace, "Draining");
-            // One after the other: to answer what it has taken, the application may still have to ask others.
+            // One after the other: to answer what it has taken, and to end, the application may have to ask others.
             let drained = async {
                 inbound.drain().await;
+                application.gone().await;
                 outbound.drain().await;
             };
             if time::timeout(grace, drained).await.is_err() {
                 tracing::warn!(
                     ?grace,
-                    "connections were still open at the end of the grace period"
+                    code = Cause::ShuttingDown.code(),
+                    error = "the grace period is over",
+                    "connections that are still open are closed"
                 );
+                let ended = async { tokio::join!(inbound.end(), outbound.end()) };
+                let _ = time::timeout(LAST_WORDS, ended).await;
             }
             working.abort();
         });
@@ -173,11 +180,17 @@ struct Worker {
     inbound_listener: BoundListener,
     outbound_listeners: Vec<BoundListener>,
     credentials: Credentials,
+    application: Arc<Application>,
 }
 
 impl Worker {
     /// Starts everything that runs on the admin thread.
-    fn new(app: App, admin_runtime: &Handle, shutdown: &Shutdown) -> io::Result<Self> {
+    fn new(
+        app: App,
+        admin_runtime: &Handle,
+        shutdown: &Shutdown,
+        application: Arc<Application>,
+    ) -> io::Result<Self> {
         let App {
             config,
             log,
@@ -227,6 +240,7 @@ impl Worker {
             inbound_listener: listeners.inbound,
             outbound_listeners: listeners.outbound,
             credentials,
+            application,
         })
     }
 
@@ -261,7 +275,8 @@ impl Worker {
             outbound,
             inbound_listener,
             outbound_listeners,
-            ..
+            application,
+            credentials: _,
         } = self;
         for listener in outbound_listeners {
             let outbound = outbound.clone();
@@ -270,7 +285,7 @@ impl Worker {
                 "outbound",
                 listener.listen()?,
                 drains.outbound.clone(),
-                None,
+                Door::Quiet,
                 serve,
             ));
         }
@@ -279,7 +294,7 @@ impl Worker {
             "inbound",
             inbound_listener.listen()?,
             drains.inbound,
-            Some(LINGER),
+            Door::Behind(application),
             serve,
         ));
         Ok(())
@@ -299,6 +314,16 @@ async fn certified(mut credentials: Credentials) {
             }
         }
     }
+}
+
+fn application(config: &Config) -> Application {
+    let own = [config.admin.listen, config.inbound.listen, config.tap.listen];
+    let own = own.iter().chain(&config.outbound_listen).map(SocketAddr::port);
+    let mut ports = config.inbound_ports.clone();
+    own.for_each(|port| {
+        ports.remove(&port);
+    });
+    Application::new(ports, config.inbound_ips.iter().copied().collect())
 }
 
 /// Ports that are known before their first connection get their policies before it.
@@ -327,7 +352,7 @@ fn spawn_on<F>(
 {
     runtime.spawn(async move {
         match bound.listen() {
-            Ok(listener) => accept(name, listener, drain, None, serve).await,
+            Ok(listener) => accept(name, listener, drain, Door::Quiet, serve).await,
             Err(error) => tracing::error!(%error, listener = name, "cannot listen"),
         }
     });
@@ -368,6 +393,17 @@ impl linkerd_inbound::Discover for Discovery {
         self.0.inbound_policy(port)
     }
 
+    fn default_policy(&self, port: u16) -> Arc<ServerPolicy> {
+        self.0.default_policy(port)
+    }
+
+    fn watched_policies(&self) -> Vec<WatchedPolicy> {
+        let known = self.0.known_inbound_policies().into_iter();
+        known
+            .map(|(port, policy, heard)| WatchedPolicy { port, policy, heard })
+            .collect()
+    }
+
     fn profile(&self, target: Target) -> watch::Receiver<Option<Arc<Profile>>> {
         self.0.profile(target)
     }
@@ -400,6 +436,7 @@ fn new_inbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Inbound
     let settings = linkerd_inbound::Config {
         listen_port: inbound_port,
         ips: config.inbound_ips.iter().copied().collect(),
+        ports: config.inbound_ports.clone(),
         detect_timeout: proxy.detect_timeout,
         connect: proxy.connect,
         pool: pool(proxy),

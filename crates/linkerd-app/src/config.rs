@@ -216,7 +216,6 @@ fn control(env: &Env<'_>, inbound: &ProxyConfig, outbound: &ProxyConfig) -> Opti
             .get("DESTINATION_PROFILE_SUFFIXES", parse::suffixes)
             .unwrap_or_else(|| vec![DEFAULT_SUFFIX.into()]),
         outbound_idle: outbound.discovery_idle,
-        inbound_idle: inbound.discovery_idle,
         inbound_default,
         inbound_opaque_ports: env
             .get("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", parse::ports)

@@ -14,10 +14,10 @@ pub(crate) fn describe(control: &Control, credentials: &Credentials) -> Value {
     endpoints.sort_by(|a, b| a.0.cmp(&b.0));
     profiles.sort_by(|a, b| a.0.cmp(&b.0));
     outbound.sort_by(|a, b| a.0.cmp(&b.0));
-    inbound.sort_by_key(|(port, _)| *port);
+    inbound.sort_by_key(|(port, ..)| *port);
     json!({
         "identity": identity(credentials),
-        "inbound": inbound.iter().map(|(port, policy)| server_policy(*port, policy)).collect::<Vec<_>>(),
+        "inbound": inbound.iter().map(|(port, policy, _)| server_policy(*port, policy)).collect::<Vec<_>>(),
         "outbound": {
             "policies": outbound.iter().map(|(target, answer)| client_policy(target, answer.as_ref())).collect::<Vec<_>>(),
             "profiles": profiles.iter().map(|(target, known)| profile(target, known.as_deref())).collect::<Vec<_>>(),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod app;
+mod application;
 mod config;
 mod discovery;
 pub mod log;

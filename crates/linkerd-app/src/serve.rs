@@ -1,5 +1,6 @@
 //! Accept loops.
 
+use crate::application::Application;
 use linkerd_stack::drain;
 use linkerd_transport::{Accepted, Listener};
 use std::{
@@ -16,13 +17,13 @@ use tokio::time::{self, Instant};
 /// Serves every connection in a task of its own.
 ///
 /// A drain does not close the door at once: clients learn of this pod's end a little later than it does, and what
-/// they open until then is still served, with `drain` telling each connection to take one request only. The loop
-/// ends once nobody has come for a while, or after `linger` anyway.
+/// they open until then is still served, with `drain` telling each connection to take one request only. [`Door`]
+/// says how long.
 pub(crate) async fn accept<F>(
     name: &'static str,
     listener: Listener,
     mut drain: drain::Watch,
-    linger: Option<Duration>,
+    door: Door,
     serve: impl Fn(Accepted, drain::Watch) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
@@ -32,7 +33,7 @@ pub(crate) async fn accept<F>(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = closing(&mut drain, linger, &mut began) => return,
+            () = door.closing(&mut drain, &mut began) => return,
         };
         match accepted {
             Ok(_) if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS => {
@@ -55,12 +56,29 @@ pub(crate) async fn accept<F>(
     }
 }
 
-/// Resolves when a drain has begun and nothing has come for [`QUIET`], or `linger` after it began.
-async fn closing(drain: &mut drain::Watch, linger: Option<Duration>, began: &mut Option<Instant>) {
-    drain.signaled().await;
-    let began = *began.get_or_insert_with(Instant::now);
-    let quiet = Instant::now() + QUIET;
-    time::sleep_until(linger.map_or(quiet, |linger| quiet.min(began + linger))).await;
+/// Until when connections are accepted once a drain has begun.
+#[derive(Clone)]
+pub(crate) enum Door {
+    /// Nobody has come for a while.
+    Quiet,
+    /// That, and the application takes no connections itself; or after a while anyway, when it cannot be told.
+    Behind(Arc<Application>),
+}
+
+impl Door {
+    /// Resolves when the door has to be closed. Begun anew for each connection that comes.
+    async fn closing(&self, drain: &mut drain::Watch, began: &mut Option<Instant>) {
+        drain.signaled().await;
+        let began = *began.get_or_insert_with(Instant::now);
+        let quiet = Instant::now() + QUIET;
+        let Self::Behind(application) = self else {
+            return time::sleep_until(quiet).await;
+        };
+        time::sleep_until(quiet.min(began + LINGER)).await;
+        while application.listens() {
+            time::sleep(QUIET / 4).await;
+        }
+    }
 }
 
 /// Without a pause, a process that is out of file descriptors would spin.
@@ -88,3 +106,5 @@ impl Drop for Open {
 const MAX_CONNECTIONS: usize = 65_536;
 /// Endpoints leave the clients' balancers within a second.
 const QUIET: Duration = Duration::from_secs(1);
+/// Inbound connections that still come then are of clients that have not heard of the end at all.
+const LINGER: Duration = Duration::from_secs(5);

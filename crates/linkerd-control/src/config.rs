@@ -22,7 +22,6 @@ pub struct Config {
     pub limits: StreamLimits,
     /// How long what nobody uses is kept.
     pub outbound_idle: Duration,
-    pub inbound_idle: Duration,
     pub inbound_default: DefaultPolicy,
     /// Ports that are opaque until the control plane says otherwise.
     pub inbound_opaque_ports: BTreeSet<u16>,

@@ -7,7 +7,7 @@ use crate::{
     config::Config as Settings,
     convert, identity,
     identity::IdentityStatus,
-    streams::{Endpoints, InboundPolicies, OutboundPolicies, Profiles},
+    streams::{Endpoints, Heard, InboundPolicies, OutboundPolicies, Profiles},
     subscription::subscribe,
 };
 use linkerd_policy::{ClientPolicy, EndpointSet, Profile, ServerPolicy, profile::LookupTarget};
@@ -17,7 +17,7 @@ use linkerd_proto::{
     outbound::{TrafficSpec, outbound_policies_client::OutboundPoliciesClient, traffic_spec},
 };
 use linkerd_tls::CredentialsStore;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::watch};
 
 pub use linkerd_policy::profile::LookupTarget as Target;
@@ -45,6 +45,7 @@ struct Inner {
     endpoints: Cache<Arc<str>, Option<Arc<EndpointSet>>>,
     outbound: Cache<LookupTarget, Option<PolicyAnswer>>,
     inbound: Cache<u16, Arc<ServerPolicy>>,
+    heard: Arc<Heard>,
     identity: Arc<IdentityStatus>,
     no_profile: watch::Sender<Option<Arc<Profile>>>,
 }
@@ -65,7 +66,8 @@ impl Control {
             profiles: Cache::new(config.outbound_idle, runtime.clone()),
             endpoints: Cache::new(config.outbound_idle, runtime.clone()),
             outbound: Cache::new(config.outbound_idle, runtime.clone()),
-            inbound: Cache::new(config.inbound_idle, runtime.clone()),
+            inbound: Cache::new(INBOUND_IDLE, runtime.clone()),
+            heard: Arc::default(),
             identity: identity.clone(),
             no_profile: watch::Sender::new(Some(Arc::default())),
             config,
@@ -206,7 +208,8 @@ impl Control {
                     async move { client.watch_port(spec).await.map(tonic::Response::into_inner) }
                 };
                 let name = format!("inbound policy of port {port}");
-                let mut subscriber = InboundPolicies { port, watch };
+                let heard = this.0.heard.clone();
+                let mut subscriber = InboundPolicies { port, watch, heard };
                 subscribe(
                     &name,
                     this.limits(&this.0.policy),
@@ -246,12 +249,18 @@ impl Control {
             .snapshot(|target, answer| (target.to_string(), answer.clone()))
     }
 
+    /// With the time since the control plane's last word on each; absent: it is the default policy.
     #[must_use]
-    pub fn known_inbound_policies(&self) -> Vec<(u16, Arc<ServerPolicy>)> {
-        self.0.inbound.snapshot(|port, policy| (*port, policy.clone()))
+    pub fn known_inbound_policies(&self) -> Vec<(u16, Arc<ServerPolicy>, Option<Duration>)> {
+        let heard = &self.0.heard;
+        self.0
+            .inbound
+            .snapshot(|port, policy| (*port, policy.clone(), heard.ago(*port)))
     }
 
-    fn default_policy(&self, port: u16) -> Arc<ServerPolicy> {
+    /// What a port accepts before the control plane has answered.
+    #[must_use]
+    pub fn default_policy(&self, port: u16) -> Arc<ServerPolicy> {
         let config = &self.0.config;
         let opaque = config.inbound_opaque_ports.contains(&port);
         Arc::new(config.inbound_default.server(
@@ -300,6 +309,9 @@ impl Control {
         }
     }
 }
+
+/// The inbound proxy itself keeps the ports that are in use or were lately.
+const INBOUND_IDLE: Duration = Duration::from_secs(1);
 
 /// Whether `name:port` lies below one of the suffixes; whole labels count.
 fn has_suffix(authority: &str, suffixes: &[String]) -> bool {

@@ -7,12 +7,14 @@ use crate::{
 };
 use linkerd_policy::{EndpointSet, Profile, ServerPolicy};
 use linkerd_proto::{destination as dst, inbound, outbound};
+use parking_lot::Mutex;
 use std::{
+    collections::HashMap,
     ops::ControlFlow::{self, Break, Continue},
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tonic::{Code, Status};
 
 /// Codes that say the question itself is wrong: asking again would give the same answer.
@@ -199,10 +201,28 @@ const NOT_FOUND_PAUSE: Duration = Duration::from_secs(10);
 pub(crate) struct InboundPolicies {
     pub(crate) port: u16,
     pub(crate) watch: watch::Sender<Arc<ServerPolicy>>,
+    pub(crate) heard: Arc<Heard>,
+}
+
+/// When the control plane last spoke of each port that is watched.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(Mutex<HashMap<u16, Instant>>);
+
+impl Heard {
+    pub(crate) fn ago(&self, port: u16) -> Option<Duration> {
+        self.0.lock().get(&port).map(Instant::elapsed)
+    }
+}
+
+impl Drop for InboundPolicies {
+    fn drop(&mut self) {
+        self.heard.0.lock().remove(&self.port);
+    }
 }
 
 impl Subscriber<inbound::Server> for InboundPolicies {
     fn message(&mut self, message: inbound::Server) {
+        self.heard.0.lock().insert(self.port, Instant::now());
         let policy = convert::server_policy(message).unwrap_or_else(|Invalid(reason)| {
             tracing::warn!(port = self.port, error = %reason, "invalid inbound policy");
             ServerPolicy::invalid(reason)

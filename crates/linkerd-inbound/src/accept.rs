@@ -13,7 +13,7 @@ use linkerd_http::{
 };
 use linkerd_metrics::Labels;
 use linkerd_policy::{ClientInfo, ServerPolicy, server::Protocol};
-use linkerd_stack::{Cause, Error, drain};
+use linkerd_stack::{Cause, Error, Throttle, drain};
 use linkerd_tls::{Detected, NoServerTls, ServerTls, TlsError};
 use linkerd_transport::{Accepted, BoxIo, ClientAddr, OrigDst, PrefixedIo, SessionProtocol, TransportHeader};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -44,6 +44,8 @@ enum First {
         client: TcpStream,
         app: TcpStream,
     },
+    /// Nobody said anything, and the proxy ends.
+    Nothing,
 }
 
 /// What a connection turns out to carry.
@@ -67,12 +69,13 @@ pub(crate) async fn serve(inbound: &Arc<Inbound>, accepted: Accepted, drain: dra
         Err(Error::new(Cause::Forbidden, "not an address of this pod"))
     };
     if let Err(error) = result {
-        inbound
-            .metrics
-            .tcp_errors
-            .series(&labels::target(dst).with("error", error.cause().code()))
-            .incr();
-        info!(%client, server = %dst, code = error.cause().code(), detail = error.detail(), "connection error");
+        static FAILURES: Throttle = Throttle::new();
+        let port = inbound.ports.find(dst);
+        let target = port.map_or_else(labels::other_target, |port| port.target.clone());
+        let labels = target.with("error", error.cause().code());
+        inbound.metrics.tcp_errors.series(&labels).incr();
+        let (code, error) = (error.cause().code(), error.detail());
+        FAILURES.line(|left_out| info!(%client, server = %dst, code, error, left_out, "connection failed"));
     }
 }
 
@@ -82,16 +85,18 @@ async fn serve_port(
     io: TcpStream,
     client: SocketAddr,
     dst: SocketAddr,
-    drain: drain::Watch,
+    mut drain: drain::Watch,
 ) -> Result<(), Error> {
-    let port = inbound.ports.of(inbound, dst);
+    let port = inbound.ports.of(inbound, dst).await?;
+    let first = first(inbound, &port, io, client, &mut drain)
+        .await
+        .map_err(|e| closed(&e))?;
+    // The policy may have changed while the client was silent.
     let policy = port.policy();
     let connection =
         |io, tls: ServerTls| Connection::new(inbound, io, client, tls, port.clone(), policy.clone());
-    let (detected, io) = match first(inbound, &port, &policy, io, client)
-        .await
-        .map_err(|e| closed(&e))?
-    {
+    let (detected, io) = match first {
+        First::Nothing => return Ok(()),
         First::Tls(detected, io) => (detected, io),
         First::Server { client: io, app } => {
             let reason = if policy.is_opaque() {
@@ -100,7 +105,7 @@ async fn serve_port(
                 NoServerTls::NoTlsFromRemote
             };
             let connection = connection(boxed(io), ServerTls::None(reason));
-            return forward::serve(inbound, connection, Some(app)).await;
+            return forward::serve(inbound, connection, Some(app), drain).await;
         }
     };
     match detected {
@@ -114,7 +119,7 @@ async fn serve_port(
                 sni: sni.map(Into::into),
             };
             let io = connection(PrefixedIo::new(io.prefix().clone(), boxed_tail(io)), tls);
-            forward::serve(inbound, io, None).await
+            forward::serve(inbound, io, None, drain).await
         }
         Detected::NotTls => {
             let reason = if policy.is_opaque() {
@@ -148,7 +153,7 @@ async fn serve_direct(
     dst: SocketAddr,
     drain: drain::Watch,
 ) -> Result<(), Error> {
-    let limit = inbound.config.detect_timeout;
+    let limit = handshake_limit(inbound);
     let late = || Error::new(Cause::DetectTimeout, "direct connection without TLS");
     let (detected, io) = timeout(limit, linkerd_tls::detect(io))
         .await
@@ -195,12 +200,12 @@ async fn serve_direct(
         ));
     }
     let dst = SocketAddr::new(dst.ip(), header.port.get());
-    let port = inbound.ports.of(inbound, dst);
+    let port = inbound.ports.of(inbound, dst).await?;
     let policy = port.policy();
     let io = PrefixedIo::new(buf.freeze(), io);
     let connection = Connection::new(inbound, io, client, tls, port, policy);
     match header.protocol {
-        None => forward::serve(inbound, connection, None).await,
+        None => forward::serve(inbound, connection, None, drain).await,
         Some(SessionProtocol::Http1) => serve_http(inbound, Version::Http1, connection, drain).await,
         Some(SessionProtocol::Http2) => serve_http(inbound, Version::Http2, connection, drain).await,
     }
@@ -210,19 +215,32 @@ async fn serve_direct(
 async fn first(
     inbound: &Inbound,
     port: &Port,
-    policy: &ServerPolicy,
     io: TcpStream,
     client: SocketAddr,
+    drain: &mut drain::Watch,
 ) -> io::Result<First> {
-    let may_greet = may_greet(policy, client, &ServerTls::None(NoServerTls::NoTlsFromRemote));
+    let tls = ServerTls::None(NoServerTls::NoTlsFromRemote);
+    let may_greet = may_greet(&port.policy(), client, &tls);
     tokio::select! {
         biased;
         ready = io.readable() => ready?,
         app = greeting(port), if may_greet => return Ok(First::Server { client: io, app }),
+        () = waited_enough(drain) => return Ok(First::Nothing),
     }
-    let detected = timeout(inbound.config.detect_timeout, linkerd_tls::detect(io)).await;
+    let detected = timeout(handshake_limit(inbound), linkerd_tls::detect(io)).await;
     let (detected, io) = detected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok(First::Tls(detected, io))
+}
+
+/// Once something has come, the rest of a hello or handshake has to follow, however long a client may be silent.
+fn handshake_limit(inbound: &Inbound) -> Duration {
+    inbound.config.detect_timeout.min(MAX_HANDSHAKE)
+}
+
+/// Resolves when the proxy ends and a connection has had the time to say something.
+async fn waited_enough(drain: &mut drain::Watch) {
+    drain.signaled().await;
+    sleep(LAST_CHANCE).await;
 }
 
 /// The application is only dialled for clients that may connect, and whose protocol is not fixed by policy.
@@ -253,10 +271,7 @@ async fn terminate(
     direct: bool,
 ) -> Result<(BoxIo, ServerTls, bool), Error> {
     let failed = |e: TlsError| Error::new(Cause::TlsHandshake, e.to_string());
-    let handshake = timeout(
-        inbound.config.detect_timeout,
-        inbound.credentials.accept(io, direct),
-    );
+    let handshake = timeout(handshake_limit(inbound), inbound.credentials.accept(io, direct));
     let (io, client_id, header) = handshake
         .await
         .map_err(|_| Error::new(Cause::DetectTimeout, "TLS handshake timed out"))?
@@ -268,7 +283,7 @@ async fn terminate(
 async fn serve_transported(
     inbound: &Arc<Inbound>,
     mut connection: Connection,
-    drain: drain::Watch,
+    mut drain: drain::Watch,
 ) -> Result<(), Error> {
     let meshed = matches!(connection.tls, ServerTls::Terminated { .. });
     let carries = match &connection.policy.protocol {
@@ -277,7 +292,7 @@ async fn serve_transported(
         Protocol::Http1(_) if !meshed => Carries::Http(Version::Http1),
         Protocol::Http1(_) | Protocol::Detect { .. } | Protocol::Invalid(_) => {
             let mut buf = BytesMut::new();
-            let carries = detect_http(&mut connection, &mut buf)
+            let carries = detect_http(&mut connection, &mut buf, &mut drain)
                 .await
                 .map_err(|e| closed(&e))?;
             connection.io = connection.io.with_prefix(buf.freeze());
@@ -290,16 +305,21 @@ async fn serve_transported(
     match carries {
         Carries::Nothing => Ok(()),
         Carries::Http(version) => serve_http(inbound, version, connection, drain).await,
-        Carries::Bytes { app } => forward::serve(inbound, connection, app).await,
+        Carries::Bytes { app } => forward::serve(inbound, connection, app, drain).await,
     }
 }
 
-async fn detect_http(connection: &mut Connection, buf: &mut BytesMut) -> io::Result<Carries> {
+async fn detect_http(
+    connection: &mut Connection,
+    buf: &mut BytesMut,
+    drain: &mut drain::Watch,
+) -> io::Result<Carries> {
     let may_greet = may_greet(&connection.policy, connection.client, &connection.tls);
     let outcome = tokio::select! {
         biased;
         outcome = detect::read(&mut connection.io, buf, None) => outcome?,
         app = greeting(&connection.port), if may_greet => return Ok(Carries::Bytes { app: Some(app) }),
+        () = waited_enough(drain) => return Ok(Carries::Nothing),
     };
     Ok(match outcome {
         Outcome::Http(version) => Carries::Http(version),
@@ -347,7 +367,7 @@ impl Connection {
             .with("peer", "src")
             .join(&port.target)
             .join(&tls_labels)
-            .join(&labels::server(&policy, port.addr.port()));
+            .join(&port.server_labels(&policy));
         let io = Counted::new(io, inbound.metrics.tcp.series(peer).open());
         Self {
             io,
@@ -370,3 +390,7 @@ fn closed(error: &io::Error) -> Error {
 
 /// How long a client may be silent before the application is asked.
 const SILENCE: Duration = Duration::from_millis(10);
+/// For a hello, a handshake, a transport header; a detect timeout of days is meant for silent clients.
+const MAX_HANDSHAKE: Duration = Duration::from_secs(10);
+/// For the first bytes on a connection when the proxy ends.
+const LAST_CHANCE: Duration = Duration::from_secs(1);

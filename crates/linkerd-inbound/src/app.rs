@@ -4,8 +4,9 @@ use linkerd_http::{Connect, Counted, Failed, Request, Response, detect::Version,
 use linkerd_metrics::TcpSeries;
 use linkerd_stack::{Cause, Error};
 use linkerd_transport::{ConnectError, ConnectParams, connect};
-use std::{io, net::SocketAddr, sync::Arc};
-use tokio::net::TcpStream;
+use parking_lot::Mutex;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::Instant};
 
 /// One port of the application, reached at the address that clients asked for.
 #[derive(Debug)]
@@ -20,6 +21,17 @@ pub(crate) struct AppConnect {
     addr: SocketAddr,
     params: ConnectParams,
     series: Arc<TcpSeries>,
+    way: Arc<Way>,
+}
+
+/// How a port of the application is reached.
+#[derive(Debug)]
+pub(crate) enum Way {
+    Dial,
+    /// First by the connection that found it: the application need not wonder about one that brings nothing.
+    Connected(Mutex<Option<(TcpStream, Instant)>>),
+    /// Not at all: nobody listened there.
+    Closed,
 }
 
 impl App {
@@ -29,8 +41,14 @@ impl App {
         series: Arc<TcpSeries>,
         pool: h1::PoolParams,
         http2: h2::ClientParams,
+        way: Way,
     ) -> Self {
-        let connect = AppConnect { addr, params, series };
+        let connect = AppConnect {
+            addr,
+            params,
+            series,
+            way: Arc::new(way),
+        };
         Self {
             http1: h1::Client::new(connect.clone(), pool),
             http2: h2::Shared::new(connect.clone(), http2),
@@ -57,10 +75,31 @@ impl App {
 
 impl AppConnect {
     async fn dial(&self) -> Result<TcpStream, Error> {
-        connect(self.addr, &self.params)
-            .await
-            .map_err(|error| describe(self.addr, &error))
+        let connected = match &*self.way {
+            Way::Dial => None,
+            Way::Connected(first) => first.lock().take(),
+            Way::Closed => {
+                let detail = format!("server: {}: nobody listens", self.addr);
+                return Err(Error::new(Cause::ConnectRefused, detail));
+            }
+        };
+        match connected {
+            Some((io, when)) if when.elapsed() < FRESH => Ok(io),
+            _ => dial(self.addr, &self.params).await,
+        }
     }
+}
+
+impl Way {
+    pub(crate) fn connected(io: TcpStream) -> Self {
+        Self::Connected(Mutex::new(Some((io, Instant::now()))))
+    }
+}
+
+pub(crate) async fn dial(addr: SocketAddr, params: &ConnectParams) -> Result<TcpStream, Error> {
+    connect(addr, params)
+        .await
+        .map_err(|error| describe(addr, &error))
 }
 
 impl Connect for AppConnect {
@@ -80,3 +119,6 @@ fn describe(addr: SocketAddr, error: &ConnectError) -> Error {
     };
     Error::new(cause, format!("server: {addr}: {error}"))
 }
+
+/// A server may close a connection on which nothing comes; it does not do so at once.
+const FRESH: Duration = Duration::from_millis(500);

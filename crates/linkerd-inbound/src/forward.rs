@@ -1,11 +1,12 @@
 //! Connections that are not HTTP: authorised as a whole, then bytes both ways.
 
-use crate::{Inbound, accept::Connection, labels};
-use linkerd_http::copy_duplex;
+use crate::{Inbound, accept::Connection, labels, port::Port};
+use linkerd_http::{Transferred, copy_duplex};
 use linkerd_policy::{ClientInfo, Meta, ServerPolicy};
-use linkerd_stack::{Cause, Error};
-use linkerd_tap::{Connection as Tapped, Direction};
-use std::sync::Arc;
+use linkerd_stack::{Cause, Error, Throttle, drain};
+use linkerd_tap::{Connection as Tapped, Direction, TcpTaps};
+use linkerd_tls::ServerTls;
+use std::{io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 use tracing::{debug, info};
 
@@ -14,6 +15,7 @@ pub(crate) async fn serve(
     inbound: &Inbound,
     connection: Connection,
     app: Option<TcpStream>,
+    mut drain: drain::Watch,
 ) -> Result<(), Error> {
     let Connection {
         mut io,
@@ -21,8 +23,9 @@ pub(crate) async fn serve(
         tls,
         tls_labels,
         port,
-        policy,
+        policy: _,
     } = connection;
+    let policy = port.policy();
     let info = ClientInfo {
         ip: client.ip(),
         tls: tls.shown(),
@@ -30,13 +33,19 @@ pub(crate) async fn serve(
     let counted = |policy: &ServerPolicy, authz: Option<&Meta>| {
         port.target
             .clone()
-            .join(&labels::server(policy, port.addr.port()))
+            .join(&port.server_labels(policy))
             .join(&authz.map(|m| labels::resource("authz", m)).unwrap_or_default())
             .join(&tls_labels)
     };
+    let tapped = tap(inbound, &port, &policy, client, &tls);
+    let end = End {
+        client,
+        server: port.addr,
+        tapped,
+    };
     let Some(authz) = authorized(&policy, &info) else {
         inbound.metrics.tcp_deny.series(&counted(&policy, None)).incr();
-        info!(%client, server = %port.addr, "connection denied");
+        end.refused(Cause::Unauthorized, "no authorization admits the client");
         return Ok(());
     };
     inbound
@@ -49,49 +58,68 @@ pub(crate) async fn serve(
         None => port.app.dial().await?,
     };
     let mut app = port.app.counted(app);
-    let tapped = inbound.tap.is_active().then(|| {
-        let tapped = Tapped {
-            direction: Direction::Inbound,
-            client,
-            client_labels: crate::session::client_labels(&tls),
-            server: port.addr,
-            server_labels: crate::session::label_map("srv", &policy.meta),
-        };
-        inbound.tap.connection(&tapped)
-    });
     let mut updates = port.policy.clone();
-    let result = tokio::select! {
-        copied = copy_duplex(&mut io, &mut app) => Some(copied),
-        () = lost_permission(&mut updates, &info) => None,
-    };
-    let (passed, reason, cause) = match result {
-        Some(Ok(passed)) => (passed, "server".to_owned(), None),
-        Some(Err(error)) => {
-            debug!(%error, %client, "forwarded connection ended");
-            (
-                linkerd_http::Transferred::default(),
-                format!("error: {error}"),
-                None,
-            )
+    tokio::select! {
+        copied = copy_duplex(&mut io, &mut app) => end.copied(copied),
+        () = lost_permission(&mut updates, &info) => {
+            let labels = counted(&updates.borrow(), None);
+            inbound.metrics.tcp_terminate.series(&labels).incr();
+            end.refused(Cause::Unauthorized, "the policy does not admit the client any more");
         }
-        None => {
-            inbound
-                .metrics
-                .tcp_terminate
-                .series(&counted(&updates.borrow(), None))
-                .incr();
-            info!(%client, server = %port.addr, "connection is no longer authorized");
-            (
-                linkerd_http::Transferred::default(),
-                "proxy: unauthorized".to_owned(),
-                Some(Cause::Unauthorized),
-            )
-        }
-    };
-    if let Some(tapped) = tapped.flatten() {
-        tapped.closed(passed.to_server, passed.to_client, &reason, cause);
+        () = drain.over() => end.refused(Cause::ShuttingDown, "the grace period is over"),
     }
     Ok(())
+}
+
+/// Tells how a connection ended, to the log and to whoever taps it.
+struct End {
+    client: SocketAddr,
+    server: SocketAddr,
+    tapped: Option<TcpTaps>,
+}
+
+impl End {
+    fn copied(self, result: io::Result<Transferred>) {
+        let (passed, reason) = match result {
+            Ok(passed) => (passed, "server".to_owned()),
+            Err(error) => {
+                debug!(%error, client = %self.client, "forwarded connection ended");
+                (Transferred::default(), format!("error: {error}"))
+            }
+        };
+        if let Some(tapped) = self.tapped {
+            tapped.closed(passed.to_server, passed.to_client, &reason, None);
+        }
+    }
+
+    /// By the proxy.
+    fn refused(self, cause: Cause, error: &str) {
+        static REFUSALS: Throttle = Throttle::new();
+        let (client, server, code) = (self.client, self.server, cause.code());
+        REFUSALS.line(|left_out| info!(%client, %server, code, error, left_out, "connection closed"));
+        if let Some(tapped) = self.tapped {
+            tapped.closed(0, 0, &format!("proxy: {code}"), Some(cause));
+        }
+    }
+}
+
+fn tap(
+    inbound: &Inbound,
+    port: &Port,
+    policy: &ServerPolicy,
+    client: SocketAddr,
+    tls: &ServerTls,
+) -> Option<TcpTaps> {
+    if !inbound.tap.is_active() {
+        return None;
+    }
+    inbound.tap.connection(&Tapped {
+        direction: Direction::Inbound,
+        client,
+        client_labels: crate::session::client_labels(tls),
+        server: port.addr,
+        server_labels: crate::session::label_map("srv", &policy.meta),
+    })
 }
 
 /// The policy that admits a client, if any; the audit policy admits whom the others do not.

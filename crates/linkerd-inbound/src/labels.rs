@@ -1,7 +1,7 @@
 //! The labels of inbound metrics (Linkerd's names).
 
 use linkerd_metrics::{Bounded, Labels};
-use linkerd_policy::{Meta, ServerPolicy};
+use linkerd_policy::Meta;
 use linkerd_tls::ServerTls;
 use std::net::SocketAddr;
 
@@ -10,6 +10,13 @@ pub(crate) fn target(addr: SocketAddr) -> Labels {
         .with_display("target_addr", addr)
         .with_display("target_ip", addr.ip())
         .with_display("target_port", addr.port())
+}
+
+/// Of ports that nobody listens on: clients can name as many as they like.
+pub(crate) fn other_target() -> Labels {
+    ["target_addr", "target_ip", "target_port"]
+        .iter()
+        .fold(Labels::new(), |labels, name| labels.with(name, OTHER))
 }
 
 pub(crate) fn tls(tls: &ServerTls, names: &Bounded) -> Labels {
@@ -30,13 +37,11 @@ pub(crate) fn tls(tls: &ServerTls, names: &Bounded) -> Labels {
     }
 }
 
-pub(crate) fn server(policy: &ServerPolicy, port: u16) -> Labels {
-    resource("srv", &policy.meta).with_display("srv_port", port)
-}
-
 pub(crate) fn resource(prefix: &str, meta: &Meta) -> Labels {
     Labels::new()
         .with(&format!("{prefix}_group"), meta.group())
         .with(&format!("{prefix}_kind"), meta.kind())
         .with(&format!("{prefix}_name"), meta.name())
 }
+
+pub(crate) const OTHER: &str = Bounded::OTHER;

@@ -23,7 +23,7 @@ use linkerd_stack::drain;
 use linkerd_tls::Credentials;
 use linkerd_transport::{Accepted, ConnectParams};
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
@@ -37,6 +37,8 @@ pub struct Config {
     pub listen_port: u16,
     /// The pod's own addresses; others are refused. Empty: any.
     pub ips: HashSet<IpAddr>,
+    /// Ports that the pod declares. Others are kept track of only while something listens there.
+    pub ports: BTreeSet<u16>,
     pub detect_timeout: Duration,
     pub connect: ConnectParams,
     pub pool: h1::PoolParams,
@@ -57,7 +59,32 @@ pub struct Config {
 pub trait Discover: Send + Sync + 'static {
     fn inbound_policy(&self, port: u16) -> watch::Receiver<Arc<ServerPolicy>>;
 
+    /// What [`Discover::inbound_policy`] begins with.
+    fn default_policy(&self, port: u16) -> Arc<ServerPolicy>;
+
+    /// All policies that are watched now.
+    fn watched_policies(&self) -> Vec<WatchedPolicy>;
+
     fn profile(&self, target: LookupTarget) -> watch::Receiver<Option<Arc<Profile>>>;
+}
+
+/// The policy of a port as the control plane told it last.
+#[derive(Clone, Debug)]
+pub struct WatchedPolicy {
+    pub port: u16,
+    pub policy: Arc<ServerPolicy>,
+    /// How long ago that was; absent: it has told nothing, and the default policy holds.
+    pub heard: Option<Duration>,
+}
+
+/// What the inbound proxy knows of a port, for people to look at.
+#[derive(Clone, Debug)]
+pub struct PortView {
+    pub watched: WatchedPolicy,
+    /// Of clients, open now.
+    pub connections: usize,
+    /// Since the last one came; absent: none came lately.
+    pub used: Option<Duration>,
 }
 
 /// What the inbound proxy shares with the rest of the process.
@@ -102,8 +129,36 @@ impl Inbound {
         accept::serve(&self, accepted, drain).await;
     }
 
+    /// Every port whose policy is watched, in order.
+    #[must_use]
+    pub fn inspect(&self) -> Vec<PortView> {
+        let mut views: BTreeMap<u16, PortView> = self
+            .discover
+            .watched_policies()
+            .into_iter()
+            .map(|watched| (watched.port, PortView::unused(watched)))
+            .collect();
+        for in_use in self.ports.in_use() {
+            if let Some(view) = views.get_mut(&in_use.port) {
+                view.connections += in_use.connections;
+                view.used = view.used.into_iter().chain([in_use.used]).min();
+            }
+        }
+        views.into_values().collect()
+    }
+
     fn is_own_ip(&self, dst: SocketAddr) -> bool {
         self.config.ips.is_empty() || self.config.ips.contains(&dst.ip())
+    }
+}
+
+impl PortView {
+    fn unused(watched: WatchedPolicy) -> Self {
+        Self {
+            watched,
+            connections: 0,
+            used: None,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use linkerd_policy::{
     route,
     server::{Protocol, RateLimit, RouteInfo},
 };
-use linkerd_stack::{Cause, Client, Error, Informational, Synthetic, is_grpc};
+use linkerd_stack::{Cause, Client, Error, Informational, Synthetic, Throttle, is_grpc};
 use linkerd_tap::{Connection as Tapped, Direction, HttpTaps, Inspect};
 use linkerd_tls::ServerTls;
 use parking_lot::Mutex;
@@ -27,7 +27,7 @@ use rand::Rng;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Instant,
@@ -37,6 +37,8 @@ use tracing::{debug, info};
 pub(crate) struct Session {
     inbound: Arc<Inbound>,
     port: Arc<Port>,
+    /// Where nobody listened on the port when the connection came, and somebody does now.
+    opened: OnceLock<Arc<Port>>,
     client: SocketAddr,
     tls: ServerTls,
     tls_labels: Labels,
@@ -106,12 +108,26 @@ impl Session {
         let session = Self {
             inbound: inbound.clone(),
             port,
+            opened: OnceLock::new(),
             client,
             tls,
             tls_labels,
             series: Mutex::default(),
         };
         (session, io)
+    }
+
+    fn port(&self) -> &Arc<Port> {
+        self.opened.get().unwrap_or(&self.port)
+    }
+
+    /// Clients keep their connections, also those to a port that is not listened on yet.
+    async fn look_again(&self) {
+        if let Ok(port) = self.inbound.ports.of(&self.inbound, self.port.addr).await
+            && !port.is_closed()
+        {
+            let _ = self.opened.set(port);
+        }
     }
 
     fn info(&self) -> ClientInfo<'_> {
@@ -181,7 +197,6 @@ impl Session {
             Err(_) => {
                 let labels = self.policy_labels(policy, &route.meta, None);
                 self.inbound.metrics.http_deny.series(&labels).incr();
-                info!(client = %self.client, server = %self.port.addr, route = %route.meta, "request denied");
                 return Err(Error::new(Cause::Unauthorized, "unauthorized request on route").into());
             }
         };
@@ -203,10 +218,10 @@ impl Session {
         limit: Option<&Arc<RateLimit>>,
     ) -> Result<(), Refusal> {
         let Some(limit) = limit else { return Ok(()) };
-        let Err(exceeded) = self
-            .port
-            .limiter
-            .admit(limit, self.tls.client_id(), tokio::time::Instant::now())
+        let Err(exceeded) =
+            self.port()
+                .limiter
+                .admit(limit, self.tls.client_id(), tokio::time::Instant::now())
         else {
             return Ok(());
         };
@@ -225,10 +240,8 @@ impl Session {
     }
 
     fn server_labels(&self, policy: &ServerPolicy) -> Labels {
-        self.port
-            .target
-            .clone()
-            .join(&labels::server(policy, self.port.addr.port()))
+        let port = self.port();
+        port.target.clone().join(&port.server_labels(policy))
     }
 
     fn policy_labels(&self, policy: &ServerPolicy, route: &Meta, authz: Option<&Meta>) -> Labels {
@@ -358,7 +371,12 @@ impl Session {
                 .tap
                 .refused(&inspect, answer.status, answer.head.headers(), error.cause());
         }
-        debug!(client = %self.client, code = error.cause().code(), detail = error.detail(), "request refused");
+        if error.cause() == Cause::Redirect {
+            debug!(client = %self.client, location = error.detail(), "request redirected");
+        } else {
+            static REFUSALS: Throttle = Throttle::new();
+            self.report(&REFUSALS, &error, "request refused");
+        }
         answer
     }
 
@@ -374,6 +392,12 @@ impl Session {
             route_labels,
             parts,
         }
+    }
+
+    fn report(&self, throttle: &Throttle, error: &Error, what: &'static str) {
+        let (client, server) = (self.client, self.port.addr);
+        let (code, error) = (error.cause().code(), error.detail());
+        throttle.line(|left_out| info!(%client, %server, code, error, left_out, "{what}"));
     }
 
     fn count_error(&self, policy: &ServerPolicy, cause: Cause) {
@@ -429,7 +453,10 @@ impl Session {
 impl Handler for Session {
     async fn handle(&self, request: Request) -> Result<Response, Error> {
         let started = Instant::now();
-        let policy = self.port.policy();
+        if self.port().is_closed() {
+            self.look_again().await;
+        }
+        let policy = self.port().policy();
         let (mut parts, body) = request.into_parts();
         let client = self.client(&parts);
         let admitted = self
@@ -457,7 +484,7 @@ impl Handler for Session {
             None => body,
         };
         match self
-            .port
+            .port()
             .app
             .send(version, Request::from_parts(parts, body))
             .await
@@ -493,7 +520,8 @@ impl Session {
         taps: Option<HttpTaps>,
     ) -> Response {
         let error = error.within(format_args!("client {}", self.client));
-        info!(client = %self.client, server = %self.port.addr, code = error.cause().code(), error = error.detail(), "request failed");
+        static FAILURES: Throttle = Throttle::new();
+        self.report(&FAILURES, &error, "request failed");
         let answer = Synthetic::from_error(&error, client, None);
         self.count_error(policy, error.cause());
         record.failed(answer.status, answer.head.headers(), &error);

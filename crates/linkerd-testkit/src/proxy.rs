@@ -56,6 +56,7 @@ pub struct ProxyBuilder {
     vars: BTreeMap<String, String>,
     inbound_dst: Option<SocketAddr>,
     outbound_dst: Option<SocketAddr>,
+    workers: Option<usize>,
     directory: Workspace,
 }
 
@@ -84,6 +85,7 @@ impl ProxyBuilder {
             vars: BTreeMap::new(),
             inbound_dst: None,
             outbound_dst: None,
+            workers: None,
             directory,
         };
         for listener in [
@@ -129,6 +131,13 @@ impl ProxyBuilder {
         self
     }
 
+    /// More than the machine has cores, if need be.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
     /// # Panics
     /// When the configuration is not one.
     #[must_use]
@@ -137,6 +146,7 @@ impl ProxyBuilder {
         let source = |dst: Option<SocketAddr>| dst.map_or(OrigDstSource::Local, OrigDstSource::Fixed);
         config.inbound.accept.orig_dst = source(self.inbound_dst);
         config.outbound.accept.orig_dst = source(self.outbound_dst);
+        config.workers = self.workers.unwrap_or(config.workers);
         config
     }
 

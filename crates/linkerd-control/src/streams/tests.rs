@@ -175,12 +175,18 @@ fn an_unreadable_inbound_policy_replaces_the_former() {
     let mut policies = InboundPolicies {
         port: 80,
         watch: watch::Sender::new(Arc::new(default)),
+        heard: Arc::default(),
     };
+    let heard = policies.heard.clone();
+    assert_eq!(heard.ago(80), None);
     policies.message(inbound::Server::default());
+    assert!(heard.ago(80).is_some());
     assert!(matches!(
         policies.watch.borrow().protocol,
         linkerd_policy::server::Protocol::Invalid(_)
     ));
     assert!(policies.ended(&failed(Code::InvalidArgument)).is_break());
     assert!(policies.ended(&failed(Code::NotFound)).is_continue());
+    drop(policies);
+    assert_eq!(heard.ago(80), None);
 }

@@ -9,7 +9,10 @@
 )]
 
 mod balance;
+mod direct;
+mod drain;
 mod http;
+mod inbound;
 mod life;
 mod profile;
 mod rig;

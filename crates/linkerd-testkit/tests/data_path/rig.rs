@@ -437,6 +437,81 @@ impl Whole {
     }
 }
 
+/// An application behind a proxy, for clients that come without one.
+pub struct Alone {
+    pub plane: ControlPlane,
+    pub proxy: Proxy,
+    pub app: App,
+}
+
+impl Alone {
+    pub async fn new(env: &[(&str, &str)]) -> Self {
+        let app = App::start().await;
+        let (plane, proxy) = in_front_of(app.addr, env).await;
+        Self { plane, proxy, app }
+    }
+
+    pub async fn with_workers(workers: usize) -> Self {
+        let (app, plane) = (App::start().await, ControlPlane::start().await);
+        let builder = ProxyBuilder::new(SERVER_ID, &plane).inbound_to(app.addr);
+        let proxy = builder.workers(workers).start();
+        proxy.ready().await;
+        Self { plane, proxy, app }
+    }
+
+    /// Of the application's port.
+    pub fn policy(&self, server: linkerd_proto::inbound::Server) {
+        self.plane
+            .services
+            .inbound
+            .set(self.app.addr.port().to_string(), server);
+    }
+
+    pub async fn http1(&self) -> Http1 {
+        Http1::connect(self.proxy.bound.inbound).await
+    }
+
+    /// Asks until the answer has `status`: policies come when they come.
+    pub async fn ask_until(&self, path: &str, status: u16) -> Whole {
+        let mut client = self.http1().await;
+        for _ in 0..200 {
+            let answer = client.ask(get(path)).await;
+            if answer.status == status {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no answer had the status {status}");
+    }
+}
+
+/// A proxy whose inbound traffic goes to `app`.
+pub async fn in_front_of(app: SocketAddr, env: &[(&str, &str)]) -> (ControlPlane, Proxy) {
+    let plane = ControlPlane::start().await;
+    let builder = ProxyBuilder::new(SERVER_ID, &plane).inbound_to(app);
+    let proxy = env
+        .iter()
+        .fold(builder, |b, (name, value)| b.env(name, value))
+        .start();
+    proxy.ready().await;
+    (plane, proxy)
+}
+
+/// Waits for a sum of [`count`].
+pub async fn until_counted(proxy: &Proxy, family: &str, labels: &[&str], expected: u64) {
+    for _ in 0..200 {
+        if count(proxy, family, labels).await == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(
+        count(proxy, family, labels).await,
+        expected,
+        "{family} {labels:?}"
+    );
+}
+
 /// The sum of the series of `family` that have all `labels`.
 pub async fn count(proxy: &Proxy, family: &str, labels: &[&str]) -> u64 {
     let lines = proxy.metrics(&format!("{family}{{")).await;

@@ -53,27 +53,32 @@ async fn bytes_that_are_not_http_pass_unchanged() {
 #[tokio::test]
 async fn a_server_that_speaks_first_is_not_kept_waiting() {
     let (rig, _server) = rig_to("220 mail ready\r\n").await;
-    let start = Instant::now();
-    let mut io = rig.tcp().await;
-    let mut greeting = [0; 16];
-    io.read_exact(&mut greeting).await.unwrap();
-    assert_eq!(&greeting, b"220 mail ready\r\n");
-    assert!(
-        start.elapsed() < Duration::from_millis(1_000),
-        "{:?}",
-        start.elapsed()
-    );
-    io.write_all(b"EHLO x\r\n").await.unwrap();
-    let mut heard = [0; 8];
-    io.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"EHLO x\r\n");
+    let mut fastest = Duration::MAX;
+    // Other work on the machine can only make it slower.
+    for _ in 0..10 {
+        let start = Instant::now();
+        let mut io = rig.tcp().await;
+        let mut greeting = [0; 16];
+        io.read_exact(&mut greeting).await.unwrap();
+        assert_eq!(&greeting, b"220 mail ready\r\n");
+        fastest = fastest.min(start.elapsed());
+        io.write_all(b"EHLO x\r\n").await.unwrap();
+        let mut heard = [0; 8];
+        io.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"EHLO x\r\n");
+    }
+    assert!(fastest < Duration::from_millis(50), "{fastest:?}");
 }
 
 #[tokio::test]
 async fn a_client_that_thinks_before_it_speaks_http_is_http() {
-    let rig = Rig::new(1).await;
+    let short = [
+        ("INBOUND_DETECT_TIMEOUT", "50ms"),
+        ("OUTBOUND_DETECT_TIMEOUT", "50ms"),
+    ];
+    let rig = Rig::with_env(1, &short).await;
     let mut io = rig.tcp().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     for part in [
         "GET /status/200 HT",
         "TP/1.1\r\nhost: we",
