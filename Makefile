@@ -12,6 +12,7 @@ PYTHON ?= python3
 UV_COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
     --python-version 3.11
 CARGO_FILES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
+RIG_FILES := $(CARGO_FILES) $(shell find benches/rig -name '*.rs' -o -name Cargo.toml)
 KUBE_FILES := tools/build-kube $(shell find kube -name '*.go' -o -name 'go.*')
 
 .PHONY: help
@@ -70,8 +71,9 @@ test-e2e: build $(STAMPS)/python-dev ## The whole on an embedded cluster of its 
 	@$(BIN)/pytest -q tests/e2e
 
 .PHONY: bench
-bench: build ## Measure: footprint and start-up
+bench: build $(STAMPS)/bench ## Measure: footprint and start-up, then the proxy beside its peers
 	@$(BIN)/python benches/footprint.py
+	@$(BIN)/python benches/proxy.py
 
 .PHONY: format
 format: $(STAMPS)/python-dev ## Lay the code out
@@ -88,7 +90,7 @@ proto-check: proto ## See that what is committed is what proto/ generates
 
 .PHONY: lock
 lock: $(STAMPS)/python ## Resolve the Python requirements anew, with hashes
-	@for name in uv build runtime dev; do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+	@for name in uv build runtime dev bench; do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 
 $(STAMPS)/tools: tools/prepare
 	@mkdir -p $(STAMPS)
@@ -126,4 +128,12 @@ $(STAMPS)/proxy: $(STAMPS)/venv $(CARGO_FILES)
 	@echo "==> the proxy"
 	@cargo build --release --locked -p linkerd-proxy
 	@install -m 755 $${CARGO_TARGET_DIR:-target}/release/linkerd2-proxy $(BIN)/linkerd2-proxy
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/venv requirements/bench.txt $(RIG_FILES)
+	@echo "==> the benches' peers and clients"
+	@tools/prepare-bench
+	@$(BIN)/uv pip install -q --require-hashes -r requirements/bench.txt
+	@cargo build --profile profiling --locked -q -p linkerd-rig
+	@install -m 755 $${CARGO_TARGET_DIR:-target}/profiling/rig $(BIN)/rig
 	@touch $@

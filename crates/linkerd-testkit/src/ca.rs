@@ -3,8 +3,8 @@
 use linkerd_policy::Id;
 use linkerd_tls::{Certificate, Credentials, CredentialsStore, TrustAnchors};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 use std::time::{Duration, SystemTime};
@@ -26,12 +26,29 @@ impl Ca {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name = named("root");
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         Self {
             issuer: Issuer::new(params, key),
             pem,
         }
+    }
+
+    /// One that was made elsewhere.
+    ///
+    /// # Errors
+    /// When either is not what it should be.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, rcgen::Error> {
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?,
+            pem: certificate.to_owned(),
+        })
+    }
+
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
     #[must_use]
@@ -59,6 +76,7 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
         params.extended_key_usages = both_usages();
+        params.distinguished_name = named("leaf");
         let key = KeyPair::generate().unwrap();
         Certificate {
             chain: vec![params.signed_by(&key, &self.issuer).unwrap().into()],
@@ -74,6 +92,13 @@ impl Ca {
         store.publish(self.issue(name), self.anchors()).unwrap();
         store.credentials()
     }
+}
+
+/// OpenSSL takes a certificate whose subject is its issuer's for a root.
+fn named(name: &str) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name);
+    subject
 }
 
 fn both_usages() -> Vec<ExtendedKeyUsagePurpose> {
