@@ -1,6 +1,6 @@
 //! The one body type of requests and responses.
 
-use crate::replay::ReplayBody;
+use crate::{h2::Slot, replay::ReplayBody};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
@@ -83,6 +83,8 @@ struct Http2 {
     stream: h2::RecvStream,
     data_ended: bool,
     side: Side,
+    /// Of a response: the place that it takes on its connection.
+    _slot: Option<Slot>,
 }
 
 /// Follows a body to its end.
@@ -126,7 +128,7 @@ impl Body {
         Kind::Http1(body, side).into()
     }
 
-    pub(crate) fn http2(stream: h2::RecvStream, side: Side) -> Self {
+    pub(crate) fn http2(stream: h2::RecvStream, side: Side, slot: Option<Slot>) -> Self {
         if stream.is_end_stream() {
             return Self::empty();
         }
@@ -134,6 +136,7 @@ impl Body {
             stream,
             data_ended: false,
             side,
+            _slot: slot,
         })
         .into()
     }

@@ -6,6 +6,7 @@ mod pump;
 mod server;
 mod shared;
 
+pub(crate) use self::client::Slot;
 pub use self::{
     client::{Client, ClientParams},
     keepalive::KeepAlive,

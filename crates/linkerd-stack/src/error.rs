@@ -95,6 +95,7 @@ pub enum Retry {
 }
 
 /// A failed request or connection.
+#[derive(Clone)]
 pub struct Error {
     cause: Cause,
     retry: Retry,

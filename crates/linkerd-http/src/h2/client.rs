@@ -21,7 +21,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::Poll,
 };
@@ -54,7 +54,30 @@ impl Default for ClientParams {
 #[derive(Clone, Debug)]
 pub struct Client {
     sender: SendRequest<Bytes>,
-    closed: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: AtomicBool,
+    streams: AtomicUsize,
+}
+
+/// A request's place among those of its connection; dropped with the response's body.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<State>);
+
+impl Slot {
+    fn take(state: &Arc<State>) -> Self {
+        state.streams.fetch_add(1, Relaxed);
+        Self(state.clone())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Client {
@@ -79,8 +102,8 @@ impl Client {
             .handshake(io)
             .await
             .map_err(|e| Error::new(Cause::ConnectError, e.to_string()).unsent())?;
-        let closed = Arc::new(AtomicBool::new(false));
-        let (keep_alive, pings, is_closed) = (params.keep_alive, connection.ping_pong(), closed.clone());
+        let state = Arc::<State>::default();
+        let (keep_alive, pings, of_task) = (params.keep_alive, connection.ping_pong(), state.clone());
         tokio::spawn(async move {
             tokio::select! {
                 result = connection => {
@@ -90,15 +113,27 @@ impl Client {
                 }
                 () = keepalive::lost(keep_alive, pings) => debug!("HTTP/2 server does not answer pings"),
             }
-            is_closed.store(true, Relaxed);
+            of_task.closed.store(true, Relaxed);
         });
-        Ok(Self { sender, closed })
+        Ok(Self { sender, state })
     }
 
     /// Whether new requests can no longer be sent.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Relaxed)
+        self.state.closed.load(Relaxed)
+    }
+
+    /// How many requests are under way.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.state.streams.load(Relaxed)
+    }
+
+    /// Whether one more request would stay within what the server takes at the same time, and within `limit`.
+    #[must_use]
+    pub fn has_room(&self, limit: usize) -> bool {
+        self.streams() < limit.min(self.sender.current_max_send_streams())
     }
 
     /// Sends a request and waits for the response's head.
@@ -107,22 +142,23 @@ impl Client {
     /// With the request in it as long as nothing of it was sent.
     pub async fn send(&self, request: Request) -> Result<Response, Failed> {
         let mut sender = self.sender.clone();
+        let slot = Slot::take(&self.state);
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-            self.closed.store(true, Relaxed);
+            self.state.closed.store(true, Relaxed);
             return Err(Failed::unsent(upstream_error(&error), request));
         }
         let (parts, body) = request.into_parts();
         let end = body.is_end_stream();
         let head = http::Request::from_parts(parts, ());
         let (response, stream) = sender.send_request(head, end).map_err(|error| {
-            self.closed.store(true, Relaxed);
+            self.state.closed.store(true, Relaxed);
             Failed::new(upstream_error(&error).unsent())
         })?;
         if end {
             let response = response.await.map_err(|e| Failed::new(upstream_error(&e)))?;
-            return Ok(response.map(|body| Body::http2(body, Side::Server)));
+            return Ok(response.map(|body| Body::http2(body, Side::Server, Some(slot))));
         }
-        exchange(response, stream, body).await
+        exchange(response, stream, body, slot).await
     }
 }
 
@@ -131,6 +167,7 @@ async fn exchange(
     response: ResponseFuture,
     stream: SendStream<Bytes>,
     body: Body,
+    slot: Slot,
 ) -> Result<Response, Failed> {
     let mut upload = Box::pin(upload(stream, body));
     let mut response = pin!(response);
@@ -154,7 +191,7 @@ async fn exchange(
         }))),
         Some(Err(error)) => Err(Failed::new(upstream_error(&error))),
         Some(Ok(response)) => Ok(response.map(|body| {
-            let body = Body::http2(body, Side::Server);
+            let body = Body::http2(body, Side::Server, Some(slot));
             if !uploading {
                 return body;
             }

@@ -109,7 +109,7 @@ async fn serve_stream<H: Handler>(
     mut respond: SendResponse<Bytes>,
     handler: Arc<H>,
 ) {
-    let request = request.map(|body| Body::http2(body, Side::Client));
+    let request = request.map(|body| Body::http2(body, Side::Client, None));
     let response = {
         let mut handled = pin!(handler.handle(request));
         poll_fn(|cx| {
