@@ -96,12 +96,37 @@ pub(crate) async fn maintain(
             }
             Err(error) => {
                 status.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%error, "cannot obtain a certificate");
                 failures += 1;
+                report(&error, failures, store.credentials().valid_until());
                 retry.pause(failures - 1, rand::random())
             }
         };
-        time::sleep(pause).await;
+        passed(pause).await;
+    }
+}
+
+/// What a failure means depends on the certificate that is there.
+fn report(error: &CertifyError, attempt: u32, valid_until: Option<SystemTime>) {
+    let left = valid_until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
+    match left {
+        None => tracing::warn!(%error, attempt, "cannot obtain a certificate"),
+        Some(Duration::ZERO) => {
+            tracing::error!(%error, attempt, "the certificate has expired and cannot be renewed; peers refuse it");
+        }
+        Some(left) => tracing::warn!(%error, attempt, valid_for = ?left, "cannot renew the certificate"),
+    }
+}
+
+/// Waits by both clocks, whichever is first: certificates expire by the calendar, also while the machine sleeps.
+async fn passed(pause: Duration) {
+    let (begun, until) = (time::Instant::now(), SystemTime::now() + pause);
+    loop {
+        let by_calendar = until.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = pause.saturating_sub(begun.elapsed()).min(by_calendar);
+        if left.is_zero() {
+            return;
+        }
+        time::sleep(left.min(CALENDAR_CHECK)).await;
     }
 }
 
@@ -146,13 +171,10 @@ fn publish(
     key: &KeyPair,
 ) -> Result<SystemTime, CertifyError> {
     let valid_until = expiry(&response).ok_or(CertifyError::NoExpiry)?;
-    if !response.trust_anchors_pem.is_empty() {
-        let told = TrustAnchors::from_pem(&response.trust_anchors_pem)?;
-        if told != *anchors {
-            tracing::info!("Trust anchors changed");
-            *anchors = told;
-        }
-    }
+    let told = match &*response.trust_anchors_pem {
+        "" => anchors.clone(),
+        pem => TrustAnchors::from_pem(pem)?,
+    };
     let chain: Vec<_> = std::iter::once(response.leaf_certificate)
         .chain(response.intermediate_certificates)
         .map(CertificateDer::from)
@@ -165,8 +187,13 @@ fn publish(
             key,
             valid_until,
         },
-        anchors.clone(),
+        told.clone(),
     )?;
+    // Only now: anchors that do not verify the proxy's own certificate are somebody's mistake.
+    if told != *anchors {
+        tracing::info!("Trust anchors changed");
+        *anchors = told;
+    }
     if let Err(error) = write_atomically(&config.directory, CERTIFICATE_FILE, &pem) {
         tracing::warn!(%error, directory = %config.directory.display(), "cannot write {CERTIFICATE_FILE}");
     }
@@ -222,8 +249,86 @@ fn seconds(time: SystemTime) -> u64 {
 const CERTIFICATE_FILE: &str = "certificate.crt";
 /// TokenReview and signing included.
 const CERTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How late a renewal may be after the machine has slept.
+const CALENDAR_CHECK: Duration = Duration::from_secs(30);
 
 #[expect(clippy::expect_used, reason = "the values are constants, and valid")]
 fn retry_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(250), Duration::from_secs(30), 0.5).expect("valid backoff")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::PathBuf;
+
+    fn config() -> IdentityConfig {
+        let certificate = rcgen::generate_simple_self_signed(["a.b".to_owned()]).unwrap();
+        IdentityConfig {
+            service: crate::ServiceAddr {
+                host: "localhost".into(),
+                port: 1,
+                id: None,
+            },
+            token_file: PathBuf::new(),
+            directory: PathBuf::new(),
+            anchors: TrustAnchors::from_pem(&certificate.cert.pem()).unwrap(),
+            min_refresh: Duration::from_secs(10),
+            max_refresh: Duration::from_secs(24 * 3600),
+        }
+    }
+
+    #[test]
+    fn a_day_is_renewed_after_two_thirds_and_never_later_than_seventy_percent() {
+        let (config, now) = (config(), SystemTime::now());
+        let until = now + Duration::from_secs(24 * 3600);
+        let at = |draw| until_refresh(&config, until, now, draw).as_secs() / 3600;
+        assert_eq!((at(0.0), at(1.0)), (16, 15));
+    }
+
+    #[test]
+    fn what_has_expired_is_renewed_no_sooner_than_allowed() {
+        let (config, now) = (config(), SystemTime::now());
+        assert_eq!(until_refresh(&config, now, now, 0.5), config.min_refresh);
+    }
+
+    proptest! {
+        #[test]
+        fn a_fleet_spreads_its_renewals(draws in proptest::collection::vec(0.0_f32..1.0, 50)) {
+            let (config, now) = (config(), SystemTime::now());
+            let until = now + Duration::from_secs(3600);
+            for draw in draws {
+                let pause = until_refresh(&config, until, now, draw).as_secs_f32();
+                prop_assert!((0.649 * 3600.0..=0.701 * 3600.0).contains(&pause));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_as_long_as_it_says() {
+        let begun = time::Instant::now();
+        passed(Duration::from_secs(3_600)).await;
+        assert!(begun.elapsed() >= Duration::from_secs(3_600));
+        assert!(begun.elapsed() < Duration::from_secs(3_601));
+    }
+
+    #[test]
+    fn a_reader_of_the_certificate_never_sees_a_part() {
+        let directory = std::env::temp_dir().join(format!("linkerd-identity-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        for contents in ["first", "second"] {
+            write_atomically(&directory, CERTIFICATE_FILE, contents).unwrap();
+            assert_eq!(
+                fs::read_to_string(directory.join(CERTIFICATE_FILE)).unwrap(),
+                contents
+            );
+        }
+        assert_eq!(
+            fs::read_dir(&directory).unwrap().count(),
+            1,
+            "nothing else is left"
+        );
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

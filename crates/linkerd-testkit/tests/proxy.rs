@@ -71,6 +71,44 @@ async fn anchors_that_the_service_of_identity_tells_are_trusted() {
     let unready = ProxyBuilder::new("a.test", &other).start();
     eventually(async || other.services.identity.lock().requests.len() >= 2).await;
     assert!(unready.admin("/ready").await.unwrap().starts_with("HTTP/1.1 503"));
+    // Nor remembered.
+    other.services.identity.lock().anchors = None;
+    unready.ready().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_noticed_and_replaced() {
+    let plane = ControlPlane::start().await;
+    plane.services.identity.lock().lifetime = Some(Duration::from_secs(1));
+    let proxy = ProxyBuilder::new("a.test", &plane)
+        .env("IDENTITY_MIN_REFRESH", "50ms")
+        .start();
+    proxy.ready().await;
+    plane.services.identity.lock().refuse = Some(Status::unavailable("the issuer is away"));
+    eventually(async || proxy.admin("/ready").await.unwrap().starts_with("HTTP/1.1 503")).await;
+    plane.services.identity.lock().refuse = None;
+    proxy.ready().await;
+}
+
+#[tokio::test]
+async fn a_token_that_changes_is_read_again() {
+    let plane = ControlPlane::start().await;
+    plane.services.identity.lock().lifetime = Some(Duration::from_secs(1));
+    let proxy = ProxyBuilder::new("a.test", &plane)
+        .env("IDENTITY_MIN_REFRESH", "50ms")
+        .start();
+    proxy.ready().await;
+    std::fs::write(proxy.directory().join("token"), "another").unwrap();
+    let shown = || {
+        plane
+            .services
+            .identity
+            .lock()
+            .requests
+            .last()
+            .map(|request| request.token.clone())
+    };
+    eventually(async || shown().as_deref() == Some(b"another")).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod balance;
 mod direct;
 mod drain;
 mod http;
+mod identity;
 mod inbound;
 mod life;
 mod profile;
