@@ -21,6 +21,10 @@ enum InitError {
         "not permitted to change the pod's network: nothing was redirected\nhint: the init container needs the capability NET_ADMIN, and uid 0 where capabilities are not ambient\n{0}"
     )]
     NotPermitted(String),
+    #[error(
+        "the kernel has no nf_tables, or not all of it: nothing was redirected\nhint: load the modules nf_tables and nft_redir on the node\n{0}"
+    )]
+    NoNfTables(String),
     #[error("`nft` failed, nothing was redirected: {0}")]
     Nft(String),
     #[error("cannot run `nft`: {0}")]
@@ -89,12 +93,41 @@ fn apply(rules: &str) -> Result<(), InitError> {
     if output.status.success() {
         return Ok(());
     }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_string();
-    if message.contains("Operation not permitted") {
-        Err(InitError::NotPermitted(message))
+    Err(failure(
+        String::from_utf8_lossy(&output.stderr).trim().to_string(),
+    ))
+}
+
+/// What nft's words mean; they end in the kernel's.
+fn failure(message: String) -> InitError {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&["Operation not permitted", "Permission denied"]) {
+        InitError::NotPermitted(message)
+    } else if says(&["not supported", "No such file or directory"]) {
+        InitError::NoNfTables(message)
     } else {
-        Err(InitError::Nft(message))
+        InitError::Nft(message)
     }
 }
 
 const CLOSE_WAIT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_lacks_is_told_from_what_it_forbids() {
+        let of = |message: &str| failure(message.into());
+        for message in [
+            "netlink: Error: cache initialization failed: Protocol not supported",
+            "Error: Could not process rule: Operation not supported",
+            "Error: Could not process rule: No such file or directory\n redirect to :4143",
+        ] {
+            assert!(matches!(of(message), InitError::NoNfTables(_)), "{message}");
+        }
+        let forbidden = "netlink: Error: cache initialization failed: Operation not permitted";
+        assert!(matches!(of(forbidden), InitError::NotPermitted(_)));
+        assert!(matches!(of("Error: syntax error"), InitError::Nft(_)));
+    }
+}
