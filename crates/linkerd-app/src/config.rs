@@ -2,9 +2,11 @@
 
 mod env;
 mod parse;
+mod secrets;
 
 pub use self::env::ConfigError;
 use self::env::Env;
+use ipnet::IpNet;
 use linkerd_control::{IdentityConfig, ServiceAddr, StreamLimits};
 use linkerd_http::h2;
 use linkerd_policy::{DefaultPolicy, Id, client::Backoff};
@@ -112,7 +114,7 @@ struct Parts(Box<Config>);
 impl Parts {
     fn into_config(self, vars: BTreeMap<String, String>) -> Config {
         let mut config = *self.0;
-        config.admin.environment = Arc::new(vars);
+        config.admin.environment = Arc::new(secrets::redacted(vars));
         config
     }
 
@@ -204,8 +206,7 @@ fn control(env: &Env<'_>, inbound: &ProxyConfig, outbound: &ProxyConfig) -> Opti
     let workload = env.required("POLICY_WORKLOAD", |text| Ok(text.to_string()));
     let cluster_networks = env
         .get("POLICY_CLUSTER_NETWORKS", parse::networks)
-        .unwrap_or_default();
-    let inbound_default = default_policy(env, cluster_networks.is_empty());
+        .unwrap_or_else(private_networks);
     Some(linkerd_control::Config {
         limits: stream_limits(env),
         destination_context: env.text("DESTINATION_CONTEXT").unwrap_or_default().to_string(),
@@ -216,7 +217,10 @@ fn control(env: &Env<'_>, inbound: &ProxyConfig, outbound: &ProxyConfig) -> Opti
             .get("DESTINATION_PROFILE_SUFFIXES", parse::suffixes)
             .unwrap_or_else(|| vec![DEFAULT_SUFFIX.into()]),
         outbound_idle: outbound.discovery_idle,
-        inbound_default,
+        inbound_default: default_policy(env),
+        inbound_identity_ports: env
+            .get("INBOUND_PORTS_REQUIRE_IDENTITY", parse::ports)
+            .unwrap_or_default(),
         inbound_opaque_ports: env
             .get("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", parse::ports)
             .unwrap_or_default(),
@@ -293,22 +297,21 @@ fn stream_limits(env: &Env<'_>) -> StreamLimits {
     limits
 }
 
-fn default_policy(env: &Env<'_>, no_networks: bool) -> DefaultPolicy {
-    let name = "INBOUND_DEFAULT_POLICY";
-    let policy: DefaultPolicy = env
-        .get(name, |text| {
-            text.trim()
-                .parse()
-                .map_err(|error: linkerd_policy::default_policy::UnknownPolicy| error.to_string())
-        })
-        .unwrap_or_default();
-    if policy.needs_networks() && no_networks {
-        env.error(
-            name,
-            format!("{policy} needs LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS"),
-        );
-    }
-    policy
+fn default_policy(env: &Env<'_>) -> DefaultPolicy {
+    let parse = |text: &str| {
+        text.trim()
+            .parse()
+            .map_err(|error: linkerd_policy::default_policy::UnknownPolicy| error.to_string())
+    };
+    env.get("INBOUND_DEFAULT_POLICY", parse).unwrap_or_default()
+}
+
+/// What the control plane takes for the cluster's networks too, unless it is told others.
+fn private_networks() -> Vec<IpNet> {
+    PRIVATE_NETWORKS
+        .iter()
+        .filter_map(|net| net.parse().ok())
+        .collect()
 }
 
 fn inbound(env: &Env<'_>) -> ProxyConfig {
@@ -492,7 +495,10 @@ fn without_effect(env: &Env<'_>) -> Vec<&'static str> {
     WITHOUT_EFFECT.into_iter().filter(is_on).collect()
 }
 
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 10] = [
+    "INBOUND_HTTP_FAILFAST_TIMEOUT",
+    "INBOUND_HTTP_QUEUE_CAPACITY",
+    "INBOUND_PORTS_REQUIRE_TLS",
     "INGRESS_MODE",
     "INBOUND_GATEWAY_SUFFIXES",
     "INBOUND_METRICS_AUTHORITY_LABELS",
@@ -500,6 +506,13 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "ACCESS_LOG",
     "TRACE_COLLECTOR_SVC_ADDR",
     "IDENTITY_SPIRE_WORKLOAD_API_ADDRESS",
+];
+const PRIVATE_NETWORKS: [&str; 5] = [
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "fd00::/8",
 ];
 const DEFAULT_SUFFIX: &str = "svc.cluster.local";
 const DEFAULT_ADMIN: SocketAddr = loopback(4191);

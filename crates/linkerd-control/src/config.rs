@@ -23,6 +23,8 @@ pub struct Config {
     /// How long what nobody uses is kept.
     pub outbound_idle: Duration,
     pub inbound_default: DefaultPolicy,
+    /// Ports whose default policy admits clients with an identity only.
+    pub inbound_identity_ports: BTreeSet<u16>,
     /// Ports that are opaque until the control plane says otherwise.
     pub inbound_opaque_ports: BTreeSet<u16>,
     pub inbound_detect_timeout: Duration,

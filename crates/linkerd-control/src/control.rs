@@ -263,11 +263,11 @@ impl Control {
     pub fn default_policy(&self, port: u16) -> Arc<ServerPolicy> {
         let config = &self.0.config;
         let opaque = config.inbound_opaque_ports.contains(&port);
-        Arc::new(config.inbound_default.server(
-            &config.cluster_networks,
-            opaque,
-            config.inbound_detect_timeout,
-        ))
+        let policy = match config.inbound_identity_ports.contains(&port) {
+            true => config.inbound_default.authenticated(),
+            false => config.inbound_default,
+        };
+        Arc::new(policy.server(&config.cluster_networks, opaque, config.inbound_detect_timeout))
     }
 
     fn has_profile(&self, target: &LookupTarget) -> bool {

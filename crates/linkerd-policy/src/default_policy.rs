@@ -30,13 +30,14 @@ pub enum DefaultPolicy {
 pub struct UnknownPolicy(String);
 
 impl DefaultPolicy {
-    /// Whether it needs to know the cluster's networks.
+    /// The same for ports that require an identity, as the control plane reads it too.
     #[must_use]
-    pub fn needs_networks(self) -> bool {
-        matches!(
-            self,
-            Self::ClusterAuthenticated | Self::ClusterUnauthenticated | Self::Audit
-        )
+    pub fn authenticated(self) -> Self {
+        match self {
+            Self::AllUnauthenticated => Self::AllAuthenticated,
+            Self::ClusterUnauthenticated => Self::ClusterAuthenticated,
+            other => other,
+        }
     }
 
     /// The policy of a port; an opaque one is not searched for a protocol.
@@ -184,6 +185,23 @@ mod tests {
             assert_eq!(permits(policy, "1.0.0.1", None), outside, "{policy}");
             assert_eq!(permits(policy, "10.0.0.1", Some(&id)), inside_tls, "{policy}");
             assert_eq!(permits(policy, "1.0.0.1", Some(&id)), outside_tls, "{policy}");
+        }
+    }
+
+    #[test]
+    fn requiring_an_identity_only_takes_away() {
+        for (_, policy) in NAMES {
+            let stricter = policy.authenticated();
+            assert!(
+                stricter == policy || !permits(stricter, "10.0.0.1", None),
+                "{policy}"
+            );
+            let id = Id::dns("a.b").unwrap();
+            assert_eq!(
+                permits(stricter, "10.0.0.1", Some(&id)),
+                permits(policy, "10.0.0.1", Some(&id)),
+                "{policy}"
+            );
         }
     }
 

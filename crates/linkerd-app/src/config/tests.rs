@@ -141,11 +141,7 @@ fn what_is_required_is_named() {
 fn contradictions_are_refused() {
     for (changes, named) in [
         (
-            &[("INBOUND_DEFAULT_POLICY", "cluster-authenticated")][..],
-            "INBOUND_DEFAULT_POLICY",
-        ),
-        (
-            &[("INBOUND_DEFAULT_POLICY", "whatever")],
+            &[("INBOUND_DEFAULT_POLICY", "whatever")][..],
             "INBOUND_DEFAULT_POLICY",
         ),
         (
@@ -202,4 +198,38 @@ fn an_identity_may_be_a_uri() {
 fn what_has_no_effect_is_told() {
     let config = with(&[("INGRESS_MODE", "false"), ("ACCESS_LOG", "apache")]).unwrap();
     assert_eq!(config.without_effect, ["ACCESS_LOG"]);
+}
+
+#[test]
+fn the_clusters_networks_are_the_private_ones_unless_told() {
+    for policy in ["audit", "cluster-authenticated"] {
+        let config = with(&[("INBOUND_DEFAULT_POLICY", policy)]).unwrap();
+        assert_eq!(config.control.cluster_networks.len(), 5);
+    }
+    let config = with(&[("POLICY_CLUSTER_NETWORKS", "10.244.0.0/16")]).unwrap();
+    assert_eq!(config.control.cluster_networks.len(), 1);
+}
+
+#[test]
+fn ports_may_require_an_identity() {
+    let config = with(&[("INBOUND_PORTS_REQUIRE_IDENTITY", "8080,9000-9001")]).unwrap();
+    assert_eq!(config.control.inbound_identity_ports.len(), 3);
+}
+
+#[test]
+fn secrets_of_the_environment_are_not_shown() {
+    let mut vars = minimal();
+    for (name, value) in [
+        ("DB_PASSWORD", "hunter2"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2"),
+        ("COLLECTOR", "http://me:hunter2@collector:4317"),
+        ("api_key", "hunter2"),
+        ("HOSTNAME", "web-1"),
+    ] {
+        vars.insert(name.into(), value.into());
+    }
+    let shown = Config::from_env(vars).unwrap().admin.environment;
+    assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
+    assert_eq!(shown["HOSTNAME"], "web-1");
+    assert!(shown["LINKERD2_PROXY_IDENTITY_TOKEN_FILE"].starts_with("/var/run/"));
 }
