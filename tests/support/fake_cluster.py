@@ -18,6 +18,8 @@ class FakeReader:
         self.version = version
         self.refused: dict[str, ApiError] = {}
         self.allowed = True
+        self.denied: set[tuple[str, str]] = set()
+        """Verbs and plurals that a review says no to, besides."""
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
         for obj in self._of(resource, namespace):
@@ -34,7 +36,8 @@ class FakeReader:
         self, resource: Resource, body: Object, namespace: str | None = None, *, dry_run: bool = False
     ) -> Object:
         if resource.kind == "SelfSubjectAccessReview":
-            return {"status": {"allowed": self.allowed}}
+            asked = body["spec"]["resourceAttributes"]
+            return {"status": {"allowed": self.allowed and (asked["verb"], asked["resource"]) not in self.denied}}
         if resource.kind in self.refused:
             raise self.refused[resource.kind]
         if any(obj["metadata"]["name"] == body["metadata"]["name"] for obj in self._of(resource, namespace)):

@@ -17,6 +17,9 @@ CONTROL_PLANE_LABEL = "linkerd.io/control-plane-ns"
 COMPONENT_LABEL = "linkerd.io/control-plane-component"
 PROXY = "linkerd-proxy"
 
+_VALUES = "values"
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 class Reader(Protocol):
     """The part of `k8s.client.Client` that checks use."""
@@ -68,11 +71,16 @@ class Cluster:
 
     async def values(self) -> Mapping[str, Any]:
         """The values of ConfigMap `linkerd-config`. Raises CheckFailure."""
+        if _VALUES not in self._remembered:
+            self._remembered[_VALUES] = await self._read_values()
+        return self._remembered[_VALUES]
+
+    async def _read_values(self) -> Mapping[str, Any]:
         config = await self.find(CONFIG_MAPS, "linkerd-config", self.namespace)
         if config is None:
             raise CheckFailure(f'configmaps "linkerd-config" not found in namespace {self.namespace}')
         try:
-            values = yaml.safe_load(config["data"]["values"])
+            values = yaml.load(config["data"]["values"], Loader=_Loader)
         except (KeyError, TypeError, yaml.YAMLError) as error:
             raise CheckFailure(f"ConfigMap linkerd-config cannot be read: {error}") from error
         if not isinstance(values, dict):
