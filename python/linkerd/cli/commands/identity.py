@@ -27,24 +27,26 @@ _AT_ONCE = 8
 @click.argument("pods", nargs=-1, metavar="[POD]...", type=POD)
 @namespace_option("Namespace of the pods; alone, all meshed pods there.")
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Pods with these labels.")
+@click.option("-o", "--output", type=click.Choice(["text", "json", "pem"]), default="text", help="Output format.")
 @pass_context
-def command(ctx: Context, pods: tuple[str, ...], namespace: str, selector: str) -> int:
+def command(ctx: Context, pods: tuple[str, ...], namespace: str, selector: str, output: str) -> int:
     """Show the certificates of meshed pods, as their proxies serve them.
 
     \b
     linkerd identity -n production
     linkerd identity -n production -l app=api-service
     linkerd identity -n production <pod-name>
+    linkerd identity -n production -o json
     """
     if not pods and not selector and not namespace:
         raise UserError(
             "Provide the pod name argument or use the selector flag",
             "`linkerd identity -n <namespace>` shows all meshed pods of the namespace",
         )
-    return ctx.run(_show(ctx, pods, ctx.namespace(namespace), selector))
+    return ctx.run(_show(ctx, pods, ctx.namespace(namespace), selector, output))
 
 
-async def _show(ctx: Context, names: tuple[str, ...], namespace: str, selector: str) -> int:
+async def _show(ctx: Context, names: tuple[str, ...], namespace: str, selector: str, output: str) -> int:
     async with ctx.client() as client:
         pods = await _pods(client, ctx.linkerd_namespace, names, namespace, selector)
         if not pods:
@@ -60,23 +62,32 @@ async def _show(ctx: Context, names: tuple[str, ...], namespace: str, selector: 
                 return await _certificate(client, pod)
 
         answers = await asyncio.gather(*(fetch(pod) for pod in pods))
-    failed = 0
-    for index, (pod, answer) in enumerate(zip(pods, answers, strict=True), start=1):
-        print(f"\nPOD {pod['metadata']['name']} ({index} of {len(pods)})\n")
+    _print_all(list(zip(pods, answers, strict=True)), output)
+    return 1 if any(isinstance(answer, str) for answer in answers) else 0
+
+
+def _print_all(found: list[tuple[Object, bytes | str]], output: str) -> None:
+    """Certificates to stdout; why there is none to stderr."""
+    from linkerd.cli.output import certificate
+
+    values = []
+    for index, (pod, answer) in enumerate(found, start=1):
+        if output == "text":
+            print(f"\nPOD {pod['metadata']['name']} ({index} of {len(found)})\n")
         if isinstance(answer, str):
             print(f"error: {answer}", file=sys.stderr)
-            failed += 1
+            continue
+        parsed = certificate.parsed(answer)
+        if output == "json":
+            metadata = pod["metadata"]
+            own = {"namespace": metadata["namespace"], "pod": metadata["name"]}
+            values.append(own | certificate.json_value(parsed))
         else:
-            _print(answer)
-    return 1 if failed else 0
+            print(certificate.pem(parsed) if output == "pem" else certificate.text(parsed))
+    if output == "json":
+        from linkerd.cli.output import json
 
-
-def _print(der: bytes) -> None:
-    from cryptography import x509
-
-    from linkerd.cli.output.certificate import text
-
-    print(text(x509.load_der_x509_certificate(der)))
+        sys.stdout.write(json.indented(values))
 
 
 async def _pods(

@@ -61,6 +61,8 @@ def command(ctx: Context, **options: Any) -> None:
     report = ctx.run(_report(ctx, options))
     if options["output"] == "json":
         sys.stdout.write(json.indented(report.json()))
+    elif not report.rows:
+        print("No resources found.", file=sys.stderr)
     else:
         sys.stdout.write(report.text(options["all_namespaces"], options["output"] == "wide"))
 
@@ -77,8 +79,6 @@ class Report:
         self.unread: list[str] = []
 
     def text(self, namespaces: bool, wide: bool) -> str:
-        if not self.rows:
-            return "No resources found.\n"
         proxies = f"{self.proxies} {'proxy' if self.proxies == 1 else 'proxies'}"
         parts = [
             stat.tables(self.rows, stat.Layout(self.seconds, namespaces=namespaces, wide=wide)),

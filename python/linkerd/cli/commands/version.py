@@ -14,6 +14,7 @@ from linkerd.cli.flags import namespace_option
 if TYPE_CHECKING:
     from linkerd.k8s.client import Client
 
+UNAVAILABLE = "unavailable"
 _TIMEOUT_SECONDS = 5.0
 
 
@@ -22,15 +23,20 @@ _TIMEOUT_SECONDS = 5.0
 @click.option("--short", is_flag=True, help="Only the values.")
 @click.option("--proxy", is_flag=True, help="The versions of the proxies as well.")
 @namespace_option("Count the proxies of this namespace only.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Output format.")
 @pass_context
-def command(ctx: Context, client_only: bool, short: bool, proxy: bool, namespace: str) -> None:
+def command(ctx: Context, client_only: bool, short: bool, proxy: bool, namespace: str, output: str) -> None:
     """Show the versions of the CLI, the control plane and the proxies.
 
     \b
     linkerd version
     linkerd version --client --short
     linkerd version --proxy -n production
+    linkerd version -o json
     """
+    if output == "json":
+        _print_json(ctx, namespace, client_only, proxy)
+        return
     print(VERSION if short else f"Client version: {VERSION}")
     if client_only:
         return
@@ -38,6 +44,19 @@ def command(ctx: Context, client_only: bool, short: bool, proxy: bool, namespace
     print(server if short else f"Server version: {server}")
     if proxy:
         _print_proxies(proxies)
+
+
+def _print_json(ctx: Context, namespace: str, client_only: bool, proxy: bool) -> None:
+    """What was not asked for has no key; a server that does not answer is null."""
+    import json
+
+    value: dict[str, object] = {"client": VERSION}
+    if not client_only:
+        server, proxies = ctx.run(_server(ctx, namespace, proxy))
+        value["server"] = None if server == UNAVAILABLE else server
+        if proxy:
+            value["proxies"] = [{"version": version, "pods": pods} for version, pods in sorted(proxies.items())]
+    print(json.dumps(value, indent=2))
 
 
 def _print_proxies(proxies: Counter[str]) -> None:
@@ -64,7 +83,7 @@ async def _server(ctx: Context, namespace: str, with_proxies: bool) -> tuple[str
                 proxies = await _proxies(client, ctx.linkerd_namespace, namespace) if with_proxies else Counter[str]()
         except (ApiError, ClientError, OSError):
             # Without a server the client's version is still an answer, and as with Linkerd's CLI no failure.
-            return "unavailable", Counter()
+            return UNAVAILABLE, Counter()
     return server, proxies
 
 
@@ -79,7 +98,7 @@ async def _control_plane_version(client: Client, namespace: str) -> str:
         values = yaml.safe_load(config["data"]["values"])
         return str(values["linkerdVersion"])
     except (NotFound, KeyError, TypeError, yaml.YAMLError):
-        return "unavailable"
+        return UNAVAILABLE
 
 
 async def _proxies(client: Client, control_plane: str, namespace: str) -> Counter[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 _NAMES: tuple[tuple[ObjectIdentifier, str], ...] = (
@@ -61,6 +62,31 @@ def text(certificate: x509.Certificate) -> str:
         *_indented(9, _hex_lines(certificate.signature, 18)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def parsed(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
+
+
+def pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def json_value(certificate: x509.Certificate) -> dict[str, str | list[str]]:
+    """What programs ask of a certificate; `-o pem` has the rest."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        identities = names.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        identities = []
+    return {
+        "identities": identities,
+        "subject": name(certificate.subject),
+        "issuer": name(certificate.issuer),
+        "serialNumber": str(certificate.serial_number),
+        "notBefore": certificate.not_valid_before_utc.isoformat().replace("+00:00", "Z"),
+        "notAfter": certificate.not_valid_after_utc.isoformat().replace("+00:00", "Z"),
+    }
 
 
 def name(subject: x509.Name) -> str:

@@ -44,8 +44,12 @@ def command(ctx: Context, **options: Any) -> None:
     if options["output"] == "json":
         sys.stdout.write(json.indented([_json(row) for row in rows]))
         return
+    sys.stdout.write(render(rows))
+
+
+def render(rows: list[dict[str, str]]) -> str:
     columns = [Column(heading, left=heading not in _RIGHT) for heading in _HEADINGS]
-    sys.stdout.write(padded(columns, [[row[heading] for heading in _HEADINGS] for row in rows]))
+    return padded(columns, [[row[heading] for heading in _HEADINGS] for row in rows])
 
 
 async def _rows(ctx: Context, target: Any, seconds: float) -> list[Any]:
