@@ -1,9 +1,21 @@
 //! Tells HTTP from other protocols by a connection's first bytes.
+//!
+//! What is taken for bytes is authorised as a whole connection; what is HTTP, request by request. So a client must not
+//! be able to make its HTTP look like bytes: whatever a lenient server might read as a request is HTTP here, and when
+//! it is not good HTTP, the HTTP server refuses it. Time decides nothing: a line that was begun and may become a
+//! request line stays one.
 
 use bytes::BytesMut;
-use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Duration, Instant, timeout_at};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::{Duration, Instant, timeout_at},
+};
 
 /// The version of HTTP that a client speaks.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,10 +41,8 @@ pub enum Outcome {
     Opaque,
     /// The client closed before it sent anything.
     Closed,
-    /// Too few bytes came in time; `silent` when none came at all.
-    TimedOut {
-        silent: bool,
-    },
+    /// Nothing came in time.
+    TimedOut,
 }
 
 /// Looks at the bytes that a client has sent so far.
@@ -41,11 +51,13 @@ pub fn detect(buf: &[u8]) -> Detection {
     if let Some(detection) = detect_preface(buf) {
         return detection;
     }
-    let line = skip_empty_lines(buf);
-    if line.is_empty() {
-        return Detection::Incomplete;
+    // RFC 9112 §2.2 lets a server skip empty lines; some skip any blanks, and any number of them.
+    let line = buf.trim_ascii_start();
+    match line {
+        line if buf.len() - line.len() > MAX_LINE => Detection::Http(Version::Http1),
+        [] => Detection::Incomplete,
+        line => detect_request_line(line),
     }
-    detect_request_line(line)
 }
 
 fn detect_preface(buf: &[u8]) -> Option<Detection> {
@@ -59,69 +71,57 @@ fn detect_preface(buf: &[u8]) -> Option<Detection> {
     Some(Detection::Incomplete)
 }
 
-/// RFC 9112 §2.2: a server should ignore at least one empty line before the request line.
-fn skip_empty_lines(buf: &[u8]) -> &[u8] {
-    let mut rest = buf;
-    for _ in 0..2 {
-        rest = match rest {
-            [b'\r', b'\n', tail @ ..] | [b'\n', tail @ ..] => tail,
-            [b'\r'] => &[],
-            other => other,
-        };
-    }
-    rest
-}
-
 fn detect_request_line(line: &[u8]) -> Detection {
     let method_len = line.iter().take_while(|b| is_token(**b)).count();
-    if method_len == 0 || method_len > MAX_METHOD {
-        return Detection::Opaque;
-    }
-    let Some(after) = line.get(method_len) else {
-        return undecided(line);
-    };
-    if *after != b' ' {
-        return Detection::Opaque;
-    }
-    let rest = &line[method_len + 1..];
-    if let Some(end) = rest.iter().position(|b| *b == b'\n') {
-        let rest = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
-        return match rest {
-            [
-                target @ ..,
-                b' ',
-                b'H',
-                b'T',
-                b'T',
-                b'P',
-                b'/',
-                b'1',
-                b'.',
-                b'0' | b'1',
-            ] if !target.is_empty() => Detection::Http(Version::Http1),
-            _ => Detection::Opaque,
-        };
-    }
-    let printable = |b: &u8| *b >= 0x20 && *b != 0x7f;
-    match rest.strip_suffix(b"\r").unwrap_or(rest) {
-        rest if !rest.iter().all(printable) => Detection::Opaque,
-        rest if rest.len() > MAX_TARGET => Detection::Http(Version::Http1),
-        _ => undecided(&line[..method_len]),
+    let (method, after) = line.split_at(method_len);
+    match after {
+        _ if method.is_empty() => Detection::Opaque,
+        // Longer than any protocol's first word: what such a method is good for is to be overlooked.
+        _ if method.len() > MAX_METHOD => Detection::Http(Version::Http1),
+        [] => Detection::Incomplete,
+        [b'\r'] => Detection::Incomplete,
+        [b'\n', ..] | [b'\r', b'\n', ..] => Detection::Opaque,
+        [blank, rest @ ..] if is_blank(*blank) => detect_target(method, rest),
+        _ => Detection::Opaque,
     }
 }
 
-/// Without the line's end only methods that exist are waited for: a protocol of words should not be kept waiting.
-fn undecided(method: &[u8]) -> Detection {
-    if METHODS
-        .iter()
-        .any(|known| known.starts_with(method) || *known == method)
-    {
-        return Detection::Incomplete;
+/// After the method and a blank.
+fn detect_target(method: &[u8], rest: &[u8]) -> Detection {
+    let known = METHODS.contains(&method);
+    if known && rest.trim_ascii_start().starts_with(b"/") {
+        return Detection::Http(Version::Http1);
     }
-    match method.iter().all(|b| b.is_ascii_uppercase() || *b == b'-') {
-        true => Detection::Incomplete,
+    let end = rest.iter().position(|b| *b == b'\n');
+    let text = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    let may_be_text = |b: &u8| is_blank(*b) || (*b >= 0x20 && *b != 0x7f);
+    if text.len() > MAX_LINE {
+        return Detection::Http(Version::Http1);
+    }
+    // No other protocol goes on with binary data after one of HTTP's words.
+    let is_http = match end {
+        _ if !text.iter().all(may_be_text) => known,
+        Some(_) => names_http(text),
+        None => return Detection::Incomplete,
+    };
+    match is_http {
+        true => Detection::Http(Version::Http1),
         false => Detection::Opaque,
     }
+}
+
+/// Whether a line's last word is a version of HTTP, one that there is or not.
+fn names_http(rest: &[u8]) -> bool {
+    let mut words = rest.split(|b| is_blank(*b)).filter(|word| !word.is_empty());
+    words.next_back().is_some_and(|last| {
+        last.get(..5)
+            .is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"))
+    })
+}
+
+/// What separates words for one server or another.
+const fn is_blank(b: u8) -> bool {
+    matches!(b, b' ' | b'\t' | b'\r' | 0x0b | 0x0c)
 }
 
 const fn is_token(b: u8) -> bool {
@@ -144,7 +144,7 @@ const fn is_token(b: u8) -> bool {
     ) || b.is_ascii_alphanumeric()
 }
 
-/// Reads from `io` into `buf` until it is known what the client speaks, or until `deadline`.
+/// Reads from `io` into `buf` until it is known what the client speaks; `deadline` is for its first byte.
 ///
 /// `buf` may already hold bytes; whatever is read stays in it.
 ///
@@ -161,39 +161,60 @@ pub async fn read<I: AsyncRead + Unpin>(
             Detection::Opaque => return Ok(Outcome::Opaque),
             Detection::Incomplete => {}
         }
-        // Once a first line has begun, the rest follows quickly or it is another protocol.
-        let deadline = match (buf.is_empty(), deadline) {
-            (true, deadline) => deadline,
-            (false, deadline) => {
-                let soon = Instant::now() + REST_OF_LINE;
-                Some(deadline.map_or(soon, |d| d.min(soon)))
-            }
+        let deadline = match deadline {
+            deadline if buf.is_empty() => deadline,
+            _ => Some(Instant::now() + REST_OF_LINE),
         };
-        buf.reserve(READ_SIZE);
         let read = match deadline {
-            None => io.read_buf(buf).await?,
-            Some(deadline) => match timeout_at(deadline, io.read_buf(buf)).await {
+            None => read_some(io, buf).await?,
+            Some(deadline) => match timeout_at(deadline, read_some(io, buf)).await {
                 Ok(read) => read?,
-                Err(_) => {
-                    return Ok(Outcome::TimedOut {
-                        silent: buf.is_empty(),
-                    });
-                }
+                Err(_) => return Ok(late(buf)),
             },
         };
         if read == 0 {
-            return Ok(if buf.is_empty() {
-                Outcome::Closed
-            } else {
-                Outcome::Opaque
-            });
+            return Ok(ended(buf));
         }
+    }
+}
+
+/// Reads without holding a buffer while nothing comes.
+async fn read_some<I: AsyncRead + Unpin>(io: &mut I, buf: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut space = [0; READ_SIZE];
+        let mut space = ReadBuf::new(&mut space);
+        ready!(Pin::new(&mut *io).poll_read(cx, &mut space))?;
+        buf.extend_from_slice(space.filled());
+        Poll::Ready(Ok(space.filled().len()))
+    })
+    .await
+}
+
+/// The rest of a line did not come: the HTTP server goes on waiting for it, and says what is wrong with it.
+fn late(buf: &[u8]) -> Outcome {
+    if buf.is_empty() {
+        Outcome::TimedOut
+    } else if PREFACE.starts_with(buf) {
+        Outcome::Http(Version::Http2)
+    } else {
+        Outcome::Http(Version::Http1)
+    }
+}
+
+/// No more comes. A single word is no request, not for any server.
+fn ended(buf: &[u8]) -> Outcome {
+    let mut words = buf.split(|b| is_blank(*b) || *b == b'\n');
+    let mut words = words.by_ref().filter(|word| !word.is_empty());
+    match (buf.is_empty(), words.nth(1)) {
+        (true, _) => Outcome::Closed,
+        (false, None) => Outcome::Opaque,
+        (false, Some(_)) => Outcome::Http(Version::Http1),
     }
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 const MAX_METHOD: usize = 32;
-const MAX_TARGET: usize = 8 * 1024;
+const MAX_LINE: usize = 8 * 1024;
 const READ_SIZE: usize = 1024;
 const REST_OF_LINE: Duration = Duration::from_secs(5);
 const METHODS: [&[u8]; 9] = [
@@ -204,6 +225,7 @@ const METHODS: [&[u8]; 9] = [
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt as _;
 
     #[test]
     fn first_bytes() {
@@ -214,30 +236,62 @@ mod tests {
             (b"G", Incomplete),
             (b"GET / HTTP/1.1\r\n", Http(Http1)),
             (b"GET / HTTP/1.0\n", Http(Http1)),
+            (b"GET /", Http(Http1)),
             (b"\r\nPOST /x HTTP/1.1\r\n", Http(Http1)),
             (b"PROPFIND /x HTTP/1.1\r\n", Http(Http1)),
             (b"PRI * HT", Incomplete),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Http(Http2)),
-            (b"GET / HTTP/2.0\r\n", Opaque),
-            (b"GET /\r\n", Opaque),
-            (b"get foo\r\n", Opaque),
-            (b"hello", Opaque),
-            (b"\x16\x03\x01", Opaque),
-            (b"*1\r\n$4\r\nPING\r\n", Opaque),
-            (b"EHLO example.org\r\n", Opaque),
-            (b"GET \x01", Opaque),
+            (b"hello", Incomplete),
         ] {
             assert_eq!(detect(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+        for other in [
+            &b"*1\r\n$4\r\nPING\r\n"[..],
+            b"PING\r\n",
+            b"GET key\r\n",
+            b"get foo\r\n",
+            b"EHLO example.org\r\n",
+            b"SSH-2.0-OpenSSH_9\r\n",
+            b"AMQP\0\0\x09\x01",
+            b"CONNECT {\"verbose\":false}\r\n",
+            b"OPTIONS rtsp://example.org RTSP/1.0\r\n",
+            b"\x16\x03\x01",
+            b"{\"a\":1}",
+            b"\x0a\x05hello",
+        ] {
+            assert_eq!(detect(other), Opaque, "{:?}", String::from_utf8_lossy(other));
+        }
+    }
+
+    /// Each of these is served by some server that has not read the RFC.
+    #[test]
+    fn what_a_lenient_server_reads_as_a_request_is_http() {
+        let many_lines = [&b"\r\n".repeat(100)[..], b"GET /admin HTTP/1.1\r\n"].concat();
+        let long_method = [&b"A".repeat(40)[..], b" /admin HTTP/1.1\r\n"].concat();
+        for request in [
+            &many_lines[..],
+            &long_method,
+            b" GET /admin HTTP/1.1\r\n",
+            b"GET\t/admin\tHTTP/1.1\r\n",
+            b"GET /admin\r\n",
+            b"GET /admin HTTP/1.2\r\n",
+            b"GET /admin HTTP/2.0\r\n",
+            b"get /admin http/1.1\n",
+            b"ANY http://host/admin HTTP/1.1 \r\n",
+            b"GET \x01",
+        ] {
+            let http = Detection::Http(Version::Http1);
+            assert_eq!(detect(request), http, "{:?}", String::from_utf8_lossy(request));
         }
     }
 
     #[tokio::test]
     async fn a_fragmented_line_is_still_http() {
-        let mut io = tokio_test_io(&["G", "ET /", " HTTP/1", ".1\r", "\n"]);
+        let mut io = written_in(&["G", "ET", " *", " HTTP/1", ".1\r", "\n"]);
         let mut buf = BytesMut::new();
         let outcome = read(&mut io, &mut buf, None).await.unwrap();
         assert_eq!(outcome, Outcome::Http(Version::Http1));
-        assert_eq!(buf, "GET / HTTP/1.1\r\n");
+        assert_eq!(buf, "GET * HTTP/1.1\r\n");
     }
 
     #[tokio::test(start_paused = true)]
@@ -246,11 +300,38 @@ mod tests {
         let mut buf = BytesMut::new();
         let deadline = Instant::now() + Duration::from_secs(10);
         let outcome = read(&mut io, &mut buf, Some(deadline)).await.unwrap();
-        assert_eq!(outcome, Outcome::TimedOut { silent: true });
+        assert_eq!(outcome, Outcome::TimedOut);
     }
 
-    fn tokio_test_io(parts: &[&str]) -> impl AsyncRead + Unpin {
-        use tokio::io::AsyncWriteExt;
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_makes_no_request_opaque() {
+        for (begun, expected) in [
+            (&b"get"[..], Version::Http1),
+            (b"\r\n\r\n\r\n", Version::Http1),
+            (b"OPTIONS *", Version::Http1),
+            (b"PRI * HTTP", Version::Http2),
+        ] {
+            let (mut io, mut client) = tokio::io::duplex(64);
+            client.write_all(begun).await.unwrap();
+            let outcome = read(&mut io, &mut BytesMut::new(), None).await.unwrap();
+            assert_eq!(outcome, Outcome::Http(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_single_word_and_an_end_is_no_request() {
+        for (sent, expected) in [
+            ("", Outcome::Closed),
+            ("ruok", Outcome::Opaque),
+            ("get /admin", Outcome::Http(Version::Http1)),
+        ] {
+            let mut io = written_in(&[sent]);
+            let outcome = read(&mut io, &mut BytesMut::new(), None).await.unwrap();
+            assert_eq!(outcome, expected, "{sent}");
+        }
+    }
+
+    fn written_in(parts: &[&str]) -> impl AsyncRead + Unpin + use<> {
         let (io, mut client) = tokio::io::duplex(64);
         let parts: Vec<String> = parts.iter().map(|p| (*p).to_owned()).collect();
         tokio::spawn(async move {
