@@ -26,11 +26,15 @@ struct State {
     /// More was sent than may be kept, or the source broke: this attempt is the last one.
     lost: bool,
     limit: usize,
+    /// Which attempt reads the source. An earlier one may still be there for a while; if it read on, it would take
+    /// away chunks and wake-ups from the one that counts.
+    attempt: u64,
 }
 
 /// One attempt's view of the body.
 pub(crate) struct ReplayBody {
     shared: Arc<Mutex<State>>,
+    attempt: u64,
     /// How many kept chunks this attempt has sent.
     sent: usize,
     sent_trailers: bool,
@@ -50,14 +54,18 @@ impl Replay {
             ended: false,
             lost: false,
             limit,
+            attempt: 0,
         })))
     }
 
-    /// The body from its beginning.
+    /// The body from its beginning. Earlier ones end with an error.
     #[must_use]
     pub fn body(&self) -> Body {
+        let mut state = self.0.lock();
+        state.attempt += 1;
         Body::replay(ReplayBody {
             shared: self.0.clone(),
+            attempt: state.attempt,
             sent: 0,
             sent_trailers: false,
             live: false,
@@ -75,11 +83,16 @@ impl ReplayBody {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Self {
             shared,
+            attempt,
             sent,
             sent_trailers,
             live,
         } = self;
         let state = &mut *shared.lock();
+        if state.attempt != *attempt {
+            let error = Error::new(Cause::Internal, "the request is being sent again");
+            return Poll::Ready(Some(Err(error)));
+        }
         if let Some(chunk) = state.kept.get(*sent) {
             *sent += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
@@ -165,6 +178,33 @@ mod tests {
         assert!(replay.is_whole());
         assert_eq!(collected(replay.body()).await, "hello");
         assert_eq!(collected(replay.body()).await, "hello");
+    }
+
+    #[tokio::test]
+    async fn only_the_newest_attempt_reads_the_source() {
+        let (sender, source) = Body::channel(1);
+        let replay = Replay::new(source, 64);
+        let mut first = replay.body();
+        let mut first = tokio_test_poll(&mut first);
+        assert!(first().is_none());
+        let second = tokio::spawn(collected(replay.body()));
+        tokio::task::yield_now().await;
+        // The first attempt looks again, and must not become the one that is woken.
+        assert!(first().unwrap().is_err());
+        sender.data("late".into()).await.unwrap();
+        drop(sender);
+        assert_eq!(second.await.unwrap(), "late");
+    }
+
+    /// Polls once at each call.
+    fn tokio_test_poll(body: &mut Body) -> impl FnMut() -> Option<Result<Frame<Bytes>, Error>> {
+        || {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            match Pin::new(&mut *body).poll_frame(&mut cx) {
+                Poll::Pending => None,
+                Poll::Ready(frame) => frame,
+            }
+        }
     }
 
     #[tokio::test]
