@@ -1,6 +1,6 @@
 //! The one body type of requests and responses.
 
-use crate::{h2::Slot, replay::ReplayBody};
+use crate::{h1, h2::Slot, replay::ReplayBody};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
@@ -24,11 +24,13 @@ enum Kind {
     #[default]
     Empty,
     Full(Bytes),
-    Http1(hyper::body::Incoming, Side),
+    Http1(h1::Incoming),
     Http2(Http2),
     Replay(ReplayBody),
     Channel(mpsc::Receiver<Frame<Bytes>>),
     Wrapped(Box<dyn Wrapped>),
+    /// A frame that was taken and put back.
+    PushedBack(Option<Frame<Bytes>>, Box<Body>),
 }
 
 /// Another body with something done to it.
@@ -121,11 +123,13 @@ impl Body {
         kind.into()
     }
 
-    pub(crate) fn http1(body: hyper::body::Incoming, side: Side) -> Self {
-        if http_body::Body::is_end_stream(&body) {
-            return Self::empty();
-        }
-        Kind::Http1(body, side).into()
+    pub(crate) fn http1(body: h1::Incoming) -> Self {
+        Kind::Http1(body).into()
+    }
+
+    /// A body that was begun and is to be read from its beginning.
+    pub(crate) fn pushed_back(first: Frame<Bytes>, rest: Self) -> Self {
+        Kind::PushedBack(Some(first), Box::new(rest)).into()
     }
 
     pub(crate) fn http2(stream: h2::RecvStream, side: Side, slot: Option<Slot>) -> Self {
@@ -233,14 +237,15 @@ impl http_body::Body for Kind {
                 *this = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
-            Self::Http1(body, side) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|f| f.map_err(|e| side.blame(&e))))
-            }
+            Self::Http1(body) => body.poll_frame(cx),
             Self::Http2(body) => body.poll_frame(cx),
             Self::Replay(body) => body.poll_frame(cx),
             Self::Channel(frames) => frames.poll_recv(cx).map(|frame| frame.map(Ok)),
             Self::Wrapped(body) => Pin::new(body).poll_frame(cx),
+            Self::PushedBack(first, rest) => match first.take() {
+                Some(first) => Poll::Ready(Some(Ok(first))),
+                None => Pin::new(rest).poll_frame(cx),
+            },
         }
     }
 
@@ -248,11 +253,12 @@ impl http_body::Body for Kind {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Http1(body, _) => body.is_end_stream(),
+            Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.stream.is_end_stream(),
             Self::Replay(body) => body.is_end_stream(),
             Self::Channel(_) => false,
             Self::Wrapped(body) => body.is_end_stream(),
+            Self::PushedBack(first, rest) => first.is_none() && rest.is_end_stream(),
         }
     }
 
@@ -260,10 +266,17 @@ impl http_body::Body for Kind {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(data) => SizeHint::with_exact(data.len() as u64),
-            Self::Http1(body, _) => body.size_hint(),
+            Self::Http1(body) => body.size_hint(),
             Self::Http2(_) | Self::Channel(_) => SizeHint::default(),
             Self::Replay(body) => body.size_hint(),
             Self::Wrapped(body) => body.size_hint(),
+            Self::PushedBack(first, rest) => {
+                let data = first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
+                match rest.size_hint().exact() {
+                    Some(exact) => SizeHint::with_exact(exact + data as u64),
+                    None => SizeHint::default(),
+                }
+            }
         }
     }
 }
@@ -294,15 +307,6 @@ impl Http2 {
 }
 
 impl Side {
-    fn blame(self, error: &hyper::Error) -> Error {
-        let cause = match self {
-            Self::Client => Cause::DownstreamClosed,
-            Self::Server if error.is_parse() => Cause::UpstreamProtocol,
-            Self::Server => Cause::UpstreamClosed,
-        };
-        Error::new(cause, chain(error))
-    }
-
     fn blame_h2(self, error: &h2::Error) -> Error {
         match self {
             Self::Server => crate::h2::upstream_error(error),
@@ -313,7 +317,7 @@ impl Side {
     }
 }
 
-/// An error with its causes in one line; hyper's own text leaves out what happened to the socket.
+/// An error with its causes in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -348,6 +352,7 @@ impl fmt::Debug for Body {
             Kind::Replay(_) => "Replay",
             Kind::Channel(_) => "Channel",
             Kind::Wrapped(_) => "Wrapped",
+            Kind::PushedBack(..) => "PushedBack",
         };
         f.debug_tuple("Body").field(&kind).finish()
     }

@@ -1,6 +1,6 @@
 //! HTTP: detection, servers, clients, retries, timeouts.
 //!
-//! HTTP/1 is hyper's; HTTP/2 is the `h2` crate, driven directly. A request is one future from its head to its
+//! HTTP/1 is our own ([`h1`]); HTTP/2 is the `h2` crate, driven directly. A request is one future from its head to its
 //! response's head, and a [`Body`] carries what must be known at its end ([`Observe`]).
 
 mod body;
@@ -22,7 +22,8 @@ pub use self::{
     tunnel::{Transferred, copy_duplex},
 };
 
-use linkerd_stack::Error;
+use http::{StatusCode, Version};
+use linkerd_stack::{Client, Error, Informational, Synthetic};
 use std::future::Future;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -33,6 +34,17 @@ pub type Response = http::Response<Body>;
 pub trait Handler: Send + Sync + 'static {
     /// An error ends the stream without a response: it is reset (HTTP/2) or its connection is closed (HTTP/1).
     fn handle(&self, request: Request) -> impl Future<Output = Result<Response, Error>> + Send;
+
+    /// Answers with `status` what an HTTP/1 client sent and nobody can read as a request. Strangers learn no reason.
+    fn reject(&self, error: &Error, status: StatusCode) -> Response {
+        let client = Client {
+            version: Version::HTTP_11,
+            grpc: false,
+            informational: Informational::Suppressed,
+        };
+        let answer = Synthetic::from_error(error, client, Some(status));
+        answer.head.map(|()| Body::empty())
+    }
 }
 
 /// Opens connections for a client.

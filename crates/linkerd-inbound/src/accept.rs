@@ -323,7 +323,7 @@ async fn detect_http(
     };
     Ok(match outcome {
         Outcome::Http(version) => Carries::Http(version),
-        Outcome::Opaque | Outcome::TimedOut { .. } => Carries::Bytes { app: None },
+        Outcome::Opaque | Outcome::TimedOut => Carries::Bytes { app: None },
         Outcome::Closed => Carries::Nothing,
     })
 }

@@ -142,10 +142,14 @@ impl Session {
         Client {
             version: parts.version,
             grpc: is_grpc(&parts.headers),
-            informational: match self.tls.client_id() {
-                Some(_) => Informational::Allowed,
-                None => Informational::Suppressed,
-            },
+            informational: self.informational(),
+        }
+    }
+
+    fn informational(&self) -> Informational {
+        match self.tls.client_id() {
+            Some(_) => Informational::Allowed,
+            None => Informational::Suppressed,
         }
     }
 
@@ -451,6 +455,10 @@ impl Session {
 }
 
 impl Handler for Session {
+    fn reject(&self, error: &Error, status: StatusCode) -> Response {
+        self.reject_unread(error, status)
+    }
+
     async fn handle(&self, request: Request) -> Result<Response, Error> {
         let started = Instant::now();
         if self.port().is_closed() {
@@ -510,6 +518,18 @@ impl Handler for Session {
 }
 
 impl Session {
+    /// Answers what could not be read as a request.
+    fn reject_unread(&self, error: &Error, status: StatusCode) -> Response {
+        let client = Client {
+            version: Version::HTTP_11,
+            grpc: false,
+            informational: self.informational(),
+        };
+        self.count_error(&self.port.policy(), error.cause());
+        info!(client = %self.client, server = %self.port.addr, code = error.cause().code(), error = error.detail(), "request rejected");
+        answered(Synthetic::from_error(error, client, Some(status)))
+    }
+
     /// Answers a request that was counted but could not be served.
     fn fail(
         &self,

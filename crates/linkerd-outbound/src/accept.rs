@@ -160,7 +160,7 @@ async fn detect_http(plan: &Plan, io: &mut Client, buf: &mut BytesMut) -> Result
     };
     Ok(match outcome {
         Outcome::Http(version) => Found::Http(version),
-        Outcome::Opaque | Outcome::TimedOut { .. } => Found::Bytes(None),
+        Outcome::Opaque | Outcome::TimedOut => Found::Bytes(None),
         Outcome::Closed => Found::Nothing,
     })
 }

@@ -40,7 +40,7 @@ pub(crate) struct Dial {
 
 /// A connection for one request.
 pub(crate) enum Ready {
-    Http1(h1::Connection),
+    Http1(h1::Connection<Io>),
     Http2(h2::Client),
 }
 

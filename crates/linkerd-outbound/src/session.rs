@@ -424,6 +424,13 @@ impl Session {
             .refused(&inspect, answer.status, answer.head.headers(), answer.cause);
     }
 
+    fn informational(&self) -> Informational {
+        match self.outbound.config.informational_headers {
+            true => Informational::Allowed,
+            false => Informational::Suppressed,
+        }
+    }
+
     fn enter(&self) -> Result<InFlight, Box<Refusal>> {
         let in_flight = InFlight(self.outbound.in_flight.clone());
         if in_flight.0.fetch_add(1, Relaxed) >= self.outbound.config.max_in_flight {
@@ -450,6 +457,20 @@ impl Incoming {
 }
 
 impl Handler for Session {
+    fn reject(&self, error: &Error, status: StatusCode) -> Response {
+        let client = Client {
+            version: Version::HTTP_11,
+            grpc: false,
+            informational: self.informational(),
+        };
+        let code = error.cause().code();
+        let labels = Labels::new().with("error", code);
+        self.outbound.metrics.http_errors.series(&labels).incr();
+        info!(client = %self.client, server = %self.server, code, error = error.detail(), "request rejected");
+        let answer = Synthetic::from_error(error, client, Some(status));
+        answer.head.map(|()| Body::empty())
+    }
+
     async fn handle(&self, request: Request) -> Result<Response, Error> {
         let started = Instant::now();
         let (mut parts, body) = request.into_parts();
@@ -458,10 +479,7 @@ impl Handler for Session {
         let client = Client {
             version: parts.version,
             grpc: is_grpc(&parts.headers),
-            informational: match self.outbound.config.informational_headers {
-                true => Informational::Allowed,
-                false => Informational::Suppressed,
-            },
+            informational: self.informational(),
         };
         let in_flight = match self.enter() {
             Ok(in_flight) => in_flight,

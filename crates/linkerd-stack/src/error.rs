@@ -14,6 +14,8 @@ pub enum Cause {
     MalformedRequest,
     /// Request head larger than the proxy's limit.
     HeadTooLarge,
+    /// Request head not complete in time.
+    HeadTimeout,
     /// No route of the policy matches the request.
     NoRoute,
     /// No authorization of the server or route admits this client.
@@ -110,6 +112,7 @@ impl Cause {
         match self {
             Self::MalformedRequest => "malformed-request",
             Self::HeadTooLarge => "head-too-large",
+            Self::HeadTimeout => "head-timeout",
             Self::NoRoute => "no-route",
             Self::Unauthorized => "unauthorized",
             Self::RateLimit => "rate-limit",
@@ -142,9 +145,10 @@ impl Cause {
     }
 
     /// Every cause, for documentation and for tables that are indexed by it.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::MalformedRequest,
         Self::HeadTooLarge,
+        Self::HeadTimeout,
         Self::NoRoute,
         Self::Unauthorized,
         Self::RateLimit,
@@ -185,9 +189,11 @@ impl Cause {
     #[must_use]
     pub const fn source(self) -> Source {
         match self {
-            Self::MalformedRequest | Self::HeadTooLarge | Self::DetectTimeout | Self::DownstreamClosed => {
-                Source::Downstream
-            }
+            Self::MalformedRequest
+            | Self::HeadTooLarge
+            | Self::HeadTimeout
+            | Self::DetectTimeout
+            | Self::DownstreamClosed => Source::Downstream,
             Self::FailFast
             | Self::ConnectTimeout
             | Self::ConnectRefused
@@ -222,7 +228,12 @@ impl Cause {
     pub const fn closes_connection(self) -> bool {
         matches!(
             self,
-            Self::MalformedRequest | Self::HeadTooLarge | Self::ShuttingDown | Self::GatewayLoop | Self::Loop
+            Self::MalformedRequest
+                | Self::HeadTooLarge
+                | Self::HeadTimeout
+                | Self::ShuttingDown
+                | Self::GatewayLoop
+                | Self::Loop
         )
     }
 

@@ -94,6 +94,7 @@ const fn status_of(cause: Cause) -> StatusCode {
     match cause {
         Cause::MalformedRequest | Cause::DownstreamClosed => StatusCode::BAD_REQUEST,
         Cause::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Cause::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
         Cause::NoRoute | Cause::GatewayDomain => StatusCode::NOT_FOUND,
         Cause::Unauthorized | Cause::Forbidden => StatusCode::FORBIDDEN,
         Cause::RateLimit => StatusCode::TOO_MANY_REQUESTS,
@@ -142,6 +143,7 @@ pub const fn grpc_status_of(cause: Cause) -> u16 {
         Cause::FailFast
         | Cause::ConnectTimeout
         | Cause::DetectTimeout
+        | Cause::HeadTimeout
         | Cause::RequestTimeout
         | Cause::ResponseTimeout
         | Cause::IdleTimeout => DEADLINE_EXCEEDED,

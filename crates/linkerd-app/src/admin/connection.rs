@@ -48,8 +48,8 @@ async fn try_serve(admin: Arc<Admin>, accepted: Accepted, drain: drain::Watch) -
     let version = match detect::read(&mut io, &mut buf, Some(Instant::now() + DETECT_TIMEOUT)).await? {
         Outcome::Http(version) => version,
         Outcome::Closed => return Ok(()),
-        Outcome::TimedOut { .. } if meshed => Version::Http2,
-        Outcome::TimedOut { .. } | Outcome::Opaque => Version::Http1,
+        Outcome::TimedOut if meshed => Version::Http2,
+        Outcome::TimedOut | Outcome::Opaque => Version::Http1,
     };
     let io = PrefixedIo::new(buf.freeze(), io);
     let connection = Arc::new(Connection {

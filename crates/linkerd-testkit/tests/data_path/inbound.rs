@@ -171,14 +171,14 @@ async fn mutual_tls_is_terminated_on_an_opaque_port_too() {
         let io = TcpStream::connect(proxy.bound.inbound).await.unwrap();
         let peer = plane.services.ca.peer(name);
         let (mut io, _) = peer.connect(io, &server_tls(), false).await.unwrap();
-        io.write_all(b"hello").await.unwrap();
+        io.write_all(b"\0ello").await.unwrap();
         let mut heard = vec![0; 5];
         io.read_exact(&mut heard).await.map(|_| heard)
     };
     let labels = ["client_id=\"peer.test\"", "srv_name=\"test\""];
     // The policy comes after the first connection.
     while count(&proxy, "inbound_tcp_authz_allow_total", &labels).await == 0 {
-        assert_eq!(heard("peer.test").await.unwrap(), b"hello");
+        assert_eq!(heard("peer.test").await.unwrap(), b"\0ello");
     }
     assert!(heard("stranger.test").await.is_err());
     let denied = ["client_id=\"stranger.test\""];
