@@ -49,6 +49,8 @@ def inherited(pod: Annotations, namespace: Annotations) -> dict[str, str]:
 
 def overridden(base: ProxySettings, annotations: Annotations) -> tuple[ProxySettings, list[str]]:
     """The settings with the annotations applied, and a warning for each annotation that could not be."""
+    if not any(key.startswith((_CONFIG, _ALPHA, _BETA)) for key in annotations):
+        return base, _resource_warnings(base.resources)
     warnings: list[str] = []
     changes: Fields = {}
     for key, value in annotations.items():

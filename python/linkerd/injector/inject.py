@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -82,11 +81,13 @@ def inject(
     own = (pod.get("metadata") or {}).get("annotations") or {}
     inherited = names.inherited(own, namespace_annotations)
     effective = {**inherited, **own}
-    reason = _obstacle(pod["spec"]) if component else _reason_against(own, namespace_annotations, pod["spec"])
+    reason = obstacle(pod["spec"]) if component else _reason_against(own, namespace_annotations, pod["spec"])
     if reason is not None:
         return Injection(with_opaque_ports(pod, namespace_annotations, settings), reason)
     proxy, warnings = names.overridden(settings.proxy, effective)
-    meshed = copy.deepcopy(pod)
+    # Lists and mappings are replaced, never changed: what stays is shared with the given pod. A burst of pods is a
+    # burst of copies otherwise.
+    meshed = {**pod, "metadata": dict(pod.get("metadata") or {}), "spec": dict(pod["spec"])}
     placement = _placement(meshed["spec"], effective, proxy, owner, component)
     _add_containers(meshed["spec"], settings, proxy, placement)
     added = inherited | _exposed_opaque_ports(pod["spec"], effective, settings)
@@ -102,10 +103,11 @@ def _reason_against(own: Mapping[str, str], inherited: Mapping[str, str], spec: 
         return Reason.DISABLED if names.INJECT in own else Reason.NAMESPACE_DISABLED
     if wish not in ("enabled", "ingress"):
         return Reason.UNKNOWN_ANNOTATION
-    return _obstacle(spec)
+    return obstacle(spec)
 
 
-def _obstacle(spec: Object) -> Reason | None:
+def obstacle(spec: Object) -> Reason | None:
+    """What keeps a pod from being meshed, whatever is asked for."""
     if spec.get("hostNetwork"):
         return Reason.HOST_NETWORK
     present = {c["name"] for c in [*spec.get("containers", []), *(spec.get("initContainers") or [])]}
@@ -212,9 +214,7 @@ def with_opaque_ports(obj: Object, namespace_annotations: Mapping[str, str], set
         added = _exposed_opaque_ports(obj.get("spec") or {}, own, settings)
     if not added:
         return obj
-    changed = copy.deepcopy(obj)
-    changed.setdefault("metadata", {})["annotations"] = own | added
-    return changed
+    return {**obj, "metadata": {**(obj.get("metadata") or {}), "annotations": own | added}}
 
 
 def _exposed_opaque_ports(spec: Object, effective: Mapping[str, str], settings: Settings) -> dict[str, str]:

@@ -147,7 +147,7 @@ class Webhook:
             log.warning("%s", warning, extra=where)
         if dry_run or not name:
             return
-        involved = _reference(owner, pod)
+        involved = reference(owner, pod)
         if reason is not None and reason.worth_an_event:
             message = f"Linkerd sidecar proxy injection skipped: {reason.value}"
             self._events.record(namespace, involved, "Warning", "InjectionSkipped", message)
@@ -166,7 +166,8 @@ _API_VERSIONS = {
 }
 
 
-def _reference(owner: Owner, pod: Object) -> Object:
+def reference(owner: Owner, pod: Object) -> Object:
+    """What an Event about a pod is put on: its workload, or itself."""
     if owner.kind in _API_VERSIONS:
         return {"apiVersion": _API_VERSIONS[owner.kind], "kind": owner.kind, "name": owner.name}
     metadata = pod["metadata"]

@@ -105,6 +105,8 @@ class Settings:
     viz_namespace: str
     proxy: ProxySettings
     version: str = VERSION
+    excluded_namespaces: tuple[str, ...] = ()
+    """Whose pods the webhook is never asked about."""
 
     @property
     def trust_anchors_sha256(self) -> str:
@@ -133,6 +135,7 @@ def settings_from_values(values: Values, control_plane_namespace: str, trust_anc
         viz_namespace=values.get("vizNamespace") or "linkerd-viz",
         proxy=_proxy_from_values(values),
         version=values.get("linkerdVersion") or VERSION,
+        excluded_namespaces=tuple((values.get("proxyInjector") or {}).get("excludedNamespaces") or ()),
     )
 
 

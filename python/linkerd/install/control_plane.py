@@ -290,7 +290,7 @@ class _ControlPlane:
                 "proxy-injector",
                 account,
                 [
-                    k8s.rule("core", "namespaces", _READ),
+                    k8s.rule("core", "namespaces pods", _READ),
                     k8s.rule("batch", "jobs", "get"),
                     k8s.rule("core", "events", "create patch"),
                 ],

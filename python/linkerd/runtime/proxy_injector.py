@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from linkerd.injector.owners import owner_of
+from linkerd.injector.reconciling import Reconciler
 from linkerd.injector.service import EventRecorder, Webhook
 from linkerd.injector.settings import Settings, settings_from_values
 from linkerd.k8s.client import Client
@@ -100,8 +101,13 @@ async def _serve(
         readiness = Readiness(namespaces=namespaces.reflector.synced.is_set)
         async with serve_admin(values.admin_addr, readiness), serve_http(webhook.app(), values.addr, context):
             log.info("serving on %s", values.addr)
+            reconciler = Reconciler(
+                client, namespaces.reflector.objects, events, lambda: settings.current.excluded_namespaces
+            )
             await tasks.run_until_terminated(
                 namespaces.reflector.run(),
+                reconciler.follow(),
+                reconciler.report(),
                 events.run(),
                 settings.keep_current(),
                 tls.keep_current(context, values.tls_dir),

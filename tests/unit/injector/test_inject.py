@@ -172,3 +172,10 @@ def test_a_service_takes_the_opaque_ports_of_its_namespace():
     assert opaque(with_opaque_ports(service, {"config.linkerd.io/opaque-ports": "9"}, SETTINGS)) == "9"
     own = {"metadata": {"annotations": {"config.linkerd.io/opaque-ports": ""}}, "spec": service["spec"]}
     assert opaque(with_opaque_ports(own, {}, SETTINGS)) == ""
+
+
+def test_the_given_pod_stays_as_it_is():
+    given = pod()
+    before = copy.deepcopy(given)
+    assert inject(given, "ns", {"linkerd.io/inject": "enabled"}, Owner(), SETTINGS).injected
+    assert given == before
