@@ -156,7 +156,8 @@ def bench_discovery(directory: Path, proxies: int, services: int, pods: int) -> 
             with policy:
                 wait_answers(f"http://127.0.0.1:{ready}/ready")
                 wait_answers(f"http://127.0.0.1:{policy_ready}/ready")
-                _with_proxies(url, destination, policy, ports, proxies, services, pods)
+                lag = f"http://127.0.0.1:{ready}/metrics"
+                _with_proxies(url, lag, destination, policy, ports, proxies, services, pods)
 
 
 async def _first_answer(address: str) -> None:
@@ -173,7 +174,14 @@ async def _first_answer(address: str) -> None:
 
 
 def _with_proxies(
-    url: str, destination: Process, policy: Process, ports: tuple[int, int], proxies: int, services: int, pods: int
+    url: str,
+    lag: str,
+    destination: Process,
+    policy: Process,
+    ports: tuple[int, int],
+    proxies: int,
+    services: int,
+    pods: int,
 ) -> None:
     before = destination.pss, policy.pss
     row(f"memory, {pods} pods, nobody asking: destination, policy", f"{before[0]:.0f}, {before[1]:.0f} MB", "")
@@ -184,7 +192,7 @@ def _with_proxies(
         row(f"{opened} proxies with 7 streams each", f"all answered within {took:.0f} s", "holds")
         each = (destination.pss - before[0] + policy.pss - before[1]) / opened
         row("memory per proxy, destination and policy together", f"{each:.3f} MB", "≤ 0.4 MB, goal 0.25")
-        _bench_update(url, pipes, services, pods)
+        _bench_update(url, lag, pipes, destination)
         _bench_churn(url, pipes, destination, services, pods)
 
 
@@ -214,17 +222,35 @@ def _change(url: str, number: int, *, ready: bool) -> float:
         return float(answer.read())
 
 
-def _bench_update(url: str, pipes: list[Connection], services: int, pods: int) -> None:
+def _bench_update(url: str, lag: str, pipes: list[Connection], destination: Process) -> None:
     """One endpoint of the Service that one in five talks to comes and goes."""
     latencies: list[float] = []
+    before, used = _lags(lag), destination.cpu
     for turn in range(10):
         _asked(pipes, "heard")
         told = _change(url, HOT, ready=turn % 2 == 1)
         time.sleep(2)
         latencies += [heard - told for found in _asked(pipes, "heard") for heard in found]
+    used = destination.cpu - used
     p99 = statistics.quantiles(latencies, n=100)[98]
     each = len(latencies) // 10
     row(f"one endpoint changes → {each} subscribers told", f"p99 {p99:.2f} s", "≤ 1 s, goal 0.3 s")
+    row("the same until destination has written it", _p99_bound(before, _lags(lag)), "")
+    row("CPU of destination per message", f"{used / len(latencies) * 1e6:.0f} µs", "")
+
+
+def _lags(url: str) -> dict[float, float]:
+    """The histogram of `destination_update_lag_seconds`: how many were at most so late."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = (line for line in lines if line.startswith("destination_update_lag_seconds_bucket"))
+    return {float(line.split('"')[1]): float(line.split()[-1]) for line in found}
+
+
+def _p99_bound(before: dict[float, float], after: dict[float, float]) -> str:
+    seen = {bound: after[bound] - before[bound] for bound in after}
+    wanted = 0.99 * max(seen.values())
+    return f"p99 ≤ {min(bound for bound, count in seen.items() if count >= wanted):g} s"
 
 
 def _bench_churn(url: str, pipes: list[Connection], destination: Process, services: int, pods: int) -> None:

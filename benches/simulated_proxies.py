@@ -6,6 +6,7 @@ A worker process holds many of them. It is asked over a pipe; what it keeps of a
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ _WATCH_PORT = "/io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort"
 
 def work(pipe: Connection, load: Load) -> None:
     """The main function of a worker process."""
+    gc.disable()  # its pauses would be taken for those of the control plane
     asyncio.run(_serve(pipe, load))
 
 

@@ -12,6 +12,7 @@ from linkerd.destination.watching import ClusterWatch
 from linkerd.k8s.client import Client
 from linkerd.k8s.config import ConfigError
 from linkerd.kit.admin import Readiness, serve_admin
+from linkerd.kit.collecting import collect_rarely
 from linkerd.kit.rpc import serve_rpc
 from linkerd.kit.tasks import fail, run, run_until_terminated
 from linkerd.runtime import flags
@@ -58,4 +59,4 @@ async def _serve(values: argparse.Namespace, client: Client) -> None:
             serve_admin(values.admin_addr, Readiness(caches=watch.synced.is_set)),
             serve_rpc(values.addr, [service.handler()]),
         ):
-            await run_until_terminated(*watch.tasks(service.touch))
+            await run_until_terminated(*watch.tasks(service.touch), collect_rarely(watch.synced))

@@ -13,6 +13,7 @@ from linkerd.k8s.client import Client
 from linkerd.k8s.config import ConfigError
 from linkerd.kit.admin import Readiness, serve_admin, serve_http
 from linkerd.kit.admission import admission_app
+from linkerd.kit.collecting import collect_rarely
 from linkerd.kit.rpc import serve_rpc
 from linkerd.kit.tasks import fail, run, run_until_terminated
 from linkerd.kit.tls import DIRECTORY, keep_current, server_context
@@ -90,4 +91,9 @@ async def _serve(values: argparse.Namespace, client: Client, tls: ssl.SSLContext
             serve_http(admission_app(Admission(index).check), values.server_addr, tls),
             serve_rpc(values.grpc_addr, service.handlers()),
         ):
-            await run_until_terminated(*watch.tasks(touch), statuses.run(), keep_current(tls, values.tls_dir))
+            await run_until_terminated(
+                *watch.tasks(touch),
+                statuses.run(),
+                keep_current(tls, values.tls_dir),
+                collect_rarely(watch.synced),
+            )
