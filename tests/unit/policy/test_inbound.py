@@ -276,6 +276,7 @@ def test_an_unknown_external_workload_has_none_until_it_comes():
     assert index.apply(MACHINE) & sources
 
 
+ROUTE = {"group": "policy.linkerd.io", "kind": "HTTPRoute", "name": "r"}
 EVERYTHING = [
     web_pod(),
     server(),
@@ -284,6 +285,9 @@ EVERYTHING = [
     *AUTHENTICATIONS,
     http_route(),
     Namespace(NS, {POLICY: "deny"}),
+    parsed("ServerAuthorization", "friends", {"server": {"name": "older"}, "client": {"unauthenticated": True}}),
+    parsed("HTTPLocalRateLimitPolicy", "limit", {"targetRef": server_ref("older"), "total": {"requestsPerSecond": 9}}),
+    parsed("AuthorizationPolicy", "for-r", {"targetRef": ROUTE, "requiredAuthenticationRefs": [NET]}),
 ]
 
 

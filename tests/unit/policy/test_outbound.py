@@ -364,6 +364,10 @@ EVERYTHING = [
     route(name="own", namespace="client"),
     Namespace(NS, {"config.linkerd.io/opaque-ports": "81"}),
     egress(),
+    egress("narrow", allow=False, networks=[{"cidr": "8.8.8.0/24"}]),
+    egress_route("TLSRoute", OUT, hostnames=["a.example"], name="tls"),
+    egress_route("HTTPRoute", {"name": "canary", "namespace": NS, "port": 80}, name="moved"),
+    route("GRPCRoute", "calls", parentRefs=[{"group": "", "kind": "Service", "name": "web", "namespace": NS}]),
 ]
 TARGETS = [parse_authority(t, "cluster.local") for t in (WEB, "8.8.8.8:443", "10.1.1.1:80")]
 
