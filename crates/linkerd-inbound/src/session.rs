@@ -15,7 +15,7 @@ use linkerd_http::{
 use linkerd_metrics::{Counter, HttpSeries, Labels};
 use linkerd_policy::{
     ClientInfo, Labels as LabelMap, Meta, Profile, ServerPolicy,
-    filter::{GrpcFilter, HttpFilter},
+    filter::{GrpcFilter, HeaderModifier, HttpFilter},
     route,
     server::{Protocol, RateLimit, RouteInfo},
 };
@@ -84,6 +84,8 @@ enum Answer {
 /// A request that may go on, and what it is counted in.
 struct Admitted {
     series: Arc<RouteSeries>,
+    /// What the route changes of the response; mostly nothing.
+    response_headers: Vec<HeaderModifier>,
 }
 
 /// Frees a request's place among those in flight.
@@ -164,10 +166,11 @@ impl Session {
                 let Some(found) = found else {
                     return Err(self.no_route(policy));
                 };
-                let admitted = self.authorize(policy, found.route)?;
+                let mut admitted = self.authorize(policy, found.route)?;
                 self.within_rate(policy, found.route, http.rate_limit.as_ref())?;
                 let prefix = found.matched_prefix.map(str::to_owned);
                 apply_http(found.rule, prefix.as_deref(), parts)?;
+                admitted.response_headers = response_headers(found.rule).cloned().collect();
                 Ok(admitted)
             }
             Protocol::Grpc(grpc) => {
@@ -176,6 +179,7 @@ impl Session {
                     return Err(self.no_route(policy));
                 };
                 let admitted = self.authorize(policy, found.route)?;
+                self.within_rate(policy, found.route, grpc.rate_limit.as_ref())?;
                 apply_grpc(found.rule, parts)?;
                 Ok(admitted)
             }
@@ -206,7 +210,10 @@ impl Session {
         };
         let series = self.series(policy, &route.meta, &authz);
         series.allowed.incr();
-        Ok(Admitted { series })
+        Ok(Admitted {
+            series,
+            response_headers: Vec::new(),
+        })
     }
 
     fn no_route(&self, policy: &ServerPolicy) -> Refusal {
@@ -497,16 +504,21 @@ impl Handler for Session {
             .send(version, Request::from_parts(parts, body))
             .await
         {
-            Ok(response) => Ok(respond(
-                response,
-                record,
-                Tail {
-                    taps,
-                    _in_flight: in_flight,
-                },
-                client.version,
-                orig,
-            )),
+            Ok(mut response) => {
+                for modifier in &admitted.response_headers {
+                    modifier.apply(response.headers_mut());
+                }
+                Ok(respond(
+                    response,
+                    record,
+                    Tail {
+                        taps,
+                        _in_flight: in_flight,
+                    },
+                    client.version,
+                    orig,
+                ))
+            }
             Err(Failed { error, .. }) if error.reset().is_some() && client.version == Version::HTTP_2 => {
                 self.count_error(&policy, error.cause());
                 record.reset(&error);
@@ -583,6 +595,7 @@ fn apply_http(filters: &[HttpFilter], prefix: Option<&str>, parts: &mut Parts) -
     for filter in filters {
         match filter {
             HttpFilter::RequestHeaders(modifier) => modifier.apply(&mut parts.headers),
+            // Once there is one.
             HttpFilter::ResponseHeaders(_) => {}
             HttpFilter::Redirect(redirect) => {
                 let uri = headers::absolute_uri(parts);
@@ -603,6 +616,13 @@ fn apply_http(filters: &[HttpFilter], prefix: Option<&str>, parts: &mut Parts) -
         }
     }
     Ok(())
+}
+
+fn response_headers(filters: &[HttpFilter]) -> impl Iterator<Item = &HeaderModifier> {
+    filters.iter().filter_map(|filter| match filter {
+        HttpFilter::ResponseHeaders(modifier) => Some(modifier),
+        _ => None,
+    })
 }
 
 fn apply_grpc(filters: &[GrpcFilter], parts: &mut Parts) -> Result<(), Refusal> {

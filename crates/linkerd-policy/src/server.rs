@@ -48,6 +48,7 @@ pub struct HttpServer {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GrpcServer {
     pub routes: Vec<GrpcRoute>,
+    pub rate_limit: Option<Arc<RateLimit>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

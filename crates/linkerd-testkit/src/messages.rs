@@ -208,7 +208,7 @@ pub fn inbound_route() -> inbound::HttpRoute {
         authorizations: Vec::new(),
         rules: vec![inbound::http_route::Rule {
             matches: vec![prefix("/")],
-            filters: Vec::new(),
+            ..inbound::http_route::Rule::default()
         }],
     }
 }

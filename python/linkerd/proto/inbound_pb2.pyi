@@ -66,10 +66,12 @@ class ProxyProtocol(_message.Message):
         local_rate_limit: HttpLocalRateLimit
         def __init__(self, routes: _Optional[_Iterable[_Union[HttpRoute, _Mapping]]] = ..., local_rate_limit: _Optional[_Union[HttpLocalRateLimit, _Mapping]] = ...) -> None: ...
     class Grpc(_message.Message):
-        __slots__ = ("routes",)
+        __slots__ = ("routes", "local_rate_limit")
         ROUTES_FIELD_NUMBER: _ClassVar[int]
+        LOCAL_RATE_LIMIT_FIELD_NUMBER: _ClassVar[int]
         routes: _containers.RepeatedCompositeFieldContainer[GrpcRoute]
-        def __init__(self, routes: _Optional[_Iterable[_Union[GrpcRoute, _Mapping]]] = ...) -> None: ...
+        local_rate_limit: HttpLocalRateLimit
+        def __init__(self, routes: _Optional[_Iterable[_Union[GrpcRoute, _Mapping]]] = ..., local_rate_limit: _Optional[_Union[HttpLocalRateLimit, _Mapping]] = ...) -> None: ...
     class Opaque(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -156,12 +158,14 @@ class IdentitySuffix(_message.Message):
 class HttpRoute(_message.Message):
     __slots__ = ("metadata", "hosts", "authorizations", "rules")
     class Rule(_message.Message):
-        __slots__ = ("matches", "filters")
+        __slots__ = ("matches", "filters", "response_header_modifier")
         MATCHES_FIELD_NUMBER: _ClassVar[int]
         FILTERS_FIELD_NUMBER: _ClassVar[int]
+        RESPONSE_HEADER_MODIFIER_FIELD_NUMBER: _ClassVar[int]
         matches: _containers.RepeatedCompositeFieldContainer[_http_route_pb2.HttpRouteMatch]
         filters: _containers.RepeatedCompositeFieldContainer[HttpRoute.Filter]
-        def __init__(self, matches: _Optional[_Iterable[_Union[_http_route_pb2.HttpRouteMatch, _Mapping]]] = ..., filters: _Optional[_Iterable[_Union[HttpRoute.Filter, _Mapping]]] = ...) -> None: ...
+        response_header_modifier: _http_route_pb2.ResponseHeaderModifier
+        def __init__(self, matches: _Optional[_Iterable[_Union[_http_route_pb2.HttpRouteMatch, _Mapping]]] = ..., filters: _Optional[_Iterable[_Union[HttpRoute.Filter, _Mapping]]] = ..., response_header_modifier: _Optional[_Union[_http_route_pb2.ResponseHeaderModifier, _Mapping]] = ...) -> None: ...
     class Filter(_message.Message):
         __slots__ = ("failure_injector", "request_header_modifier", "redirect")
         FAILURE_INJECTOR_FIELD_NUMBER: _ClassVar[int]

@@ -209,9 +209,22 @@ def test_the_oldest_rate_limit_is_in_force():
             creationTimestamp=created,
         )
 
-    found = policy_of(server(), limit("a", 10, "2026"), limit("b", 20, "2025"))
-    message = server_message(found, TRUST)
+    limits = limit("a", 10, "2026"), limit("b", 20, "2025")
+    message = server_message(policy_of(server(), *limits), TRUST)
     assert message.protocol.detect.http_local_rate_limit.total.requestsPerSecond == 20
+    message = server_message(policy_of(server(proxyProtocol="gRPC"), *limits), TRUST)
+    assert message.protocol.grpc.local_rate_limit.total.requestsPerSecond == 20
+
+
+def test_changes_of_the_response_are_no_filter():
+    filters = [
+        {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["server"]}},
+        {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x"]}},
+    ]
+    route = parsed("HTTPRoute", "r", {"parentRefs": [server_ref()], "rules": [{"filters": filters}]})
+    (rule,) = server_message(policy_of(server(), route), TRUST).protocol.detect.http_routes[0].rules
+    assert list(rule.response_header_modifier.remove) == ["server"]
+    assert [f.WhichOneof("kind") for f in rule.filters] == ["request_header_modifier"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 use super::{
     Invalid,
     authz::{authorizations, meta_from_labels},
-    filter::{grpc_failure, http_failure, redirect, request_headers},
+    filter::{grpc_failure, http_failure, redirect, request_headers, response_headers},
     invalid, limit,
     matching::{grpc_match, hosts, http_match},
     metadata,
@@ -45,7 +45,8 @@ fn protocol(kind: inbound::proxy_protocol::Kind) -> Result<Protocol, Invalid> {
                 .into_iter()
                 .map(grpc_route)
                 .collect::<Result<_, _>>()?;
-            Protocol::Grpc(Arc::new(GrpcServer { routes }))
+            let rate_limit = grpc.local_rate_limit.map(rate_limit).transpose()?.map(Arc::new);
+            Protocol::Grpc(Arc::new(GrpcServer { routes, rate_limit }))
         }
         Kind::Opaque(_) => Protocol::Opaque,
         Kind::Tls(_) => Protocol::Tls,
@@ -80,7 +81,15 @@ fn http_route(message: inbound::HttpRoute) -> Result<HttpRoute, Invalid> {
                 .into_iter()
                 .map(http_match)
                 .collect::<Result<_, _>>()?,
-            value: rule.filters.into_iter().map(filter).collect::<Result<_, _>>()?,
+            value: rule
+                .filters
+                .into_iter()
+                .map(filter)
+                .chain(
+                    rule.response_header_modifier
+                        .map(|headers| response_headers(headers).map(HttpFilter::ResponseHeaders)),
+                )
+                .collect::<Result<_, _>>()?,
         })
     };
     Ok(HttpRoute {

@@ -54,6 +54,8 @@ pub mod proxy_protocol {
     pub struct Grpc {
         #[prost(message, repeated, tag = "2")]
         pub routes: ::prost::alloc::vec::Vec<super::GrpcRoute>,
+        #[prost(message, optional, tag = "1000")]
+        pub local_rate_limit: ::core::option::Option<super::HttpLocalRateLimit>,
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Opaque {}
@@ -164,6 +166,10 @@ pub mod http_route {
         pub matches: ::prost::alloc::vec::Vec<super::super::http_route::HttpRouteMatch>,
         #[prost(message, repeated, tag = "2")]
         pub filters: ::prost::alloc::vec::Vec<Filter>,
+        #[prost(message, optional, tag = "1000")]
+        pub response_header_modifier: ::core::option::Option<
+            super::super::http_route::ResponseHeaderModifier,
+        >,
     }
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Filter {

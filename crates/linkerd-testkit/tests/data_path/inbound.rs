@@ -1,6 +1,6 @@
 //! What the policy of a port does to requests and connections.
 
-use crate::rig::{Alone, Http1, SERVER_ID, count, echo, get, in_front_of, post, until_counted};
+use crate::rig::{Alone, Http1, Http2, SERVER_ID, count, echo, get, in_front_of, post, until_counted};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, StreamBody};
 use hyper::body::Frame;
@@ -87,20 +87,88 @@ async fn a_redirect_tells_where_to() {
 }
 
 #[tokio::test]
+async fn headers_of_responses_can_be_changed() {
+    let rig = Alone::new(&[]).await;
+    let mut route = messages::inbound_route();
+    route.rules[0].response_header_modifier = Some(http_route::ResponseHeaderModifier {
+        remove: vec!["date".into()],
+        ..http_route::ResponseHeaderModifier::default()
+    });
+    assert!(
+        rig.ask_until("/status/200", 200)
+            .await
+            .headers
+            .contains_key("date")
+    );
+    rig.policy(detect(vec![route]));
+    for _ in 0..200 {
+        if !rig
+            .ask_until("/status/200", 200)
+            .await
+            .headers
+            .contains_key("date")
+        {
+            return;
+        }
+    }
+    panic!("the header is still there");
+}
+
+/// Two requests a second.
+fn rate_limit() -> inbound::HttpLocalRateLimit {
+    inbound::HttpLocalRateLimit {
+        metadata: Some(messages::default_meta("limit")),
+        total: Some(inbound::http_local_rate_limit::Limit {
+            requests_per_second: 2,
+        }),
+        identity: None,
+        overrides: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn calls_of_a_grpc_server_have_rate_limits_too() {
+    let rig = Alone::new(&[]).await;
+    let route = inbound::GrpcRoute {
+        metadata: Some(messages::default_meta("default")),
+        rules: vec![inbound::grpc_route::Rule {
+            matches: vec![linkerd_proto::grpc_route::GrpcRouteMatch::default()],
+            filters: Vec::new(),
+        }],
+        ..inbound::GrpcRoute::default()
+    };
+    let grpc = inbound::proxy_protocol::Grpc {
+        routes: vec![route],
+        local_rate_limit: Some(rate_limit()),
+    };
+    rig.policy(messages::server(
+        inbound::proxy_protocol::Kind::Grpc(grpc),
+        vec![messages::all_unauthenticated()],
+    ));
+    let scope = ["ratelimit_scope=\"total\""];
+    let mut client = Http2::connect(rig.proxy.bound.inbound).await;
+    let mut statuses = Vec::new();
+    for _ in 0..200 {
+        let mut request = post("/grpc.Echo/Say", &b"\0\0\0\0\x01x"[..]);
+        request
+            .headers_mut()
+            .insert("content-type", "application/grpc".parse().unwrap());
+        let answer = client.ask(request).await;
+        statuses.extend(answer.headers.get("grpc-status").cloned());
+        if count(&rig.proxy, "inbound_http_local_ratelimit_total", &scope).await > 0 {
+            break;
+        }
+    }
+    assert_eq!(statuses.last().unwrap(), "8", "resource exhausted");
+}
+
+#[tokio::test]
 async fn requests_beyond_the_rate_limit_are_refused() {
     let rig = Alone::new(&[]).await;
-    let limit = |rate| inbound::http_local_rate_limit::Limit {
-        requests_per_second: rate,
-    };
     let detect = inbound::proxy_protocol::Detect {
         timeout: None,
         http_routes: vec![messages::inbound_route()],
-        http_local_rate_limit: Some(inbound::HttpLocalRateLimit {
-            metadata: Some(messages::default_meta("limit")),
-            total: Some(limit(2)),
-            identity: None,
-            overrides: Vec::new(),
-        }),
+        http_local_rate_limit: Some(rate_limit()),
     };
     rig.policy(messages::server(
         inbound::proxy_protocol::Kind::Detect(detect),

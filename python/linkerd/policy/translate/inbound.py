@@ -41,7 +41,7 @@ def _protocol(policy: InboundPolicy, trust: TrustDomain) -> pb.ProxyProtocol:
             return pb.ProxyProtocol(http2=pb.ProxyProtocol.Http2(routes=routes, local_rate_limit=limit))
         case "gRPC":
             grpc = [_grpc_route(route) for route in policy.grpc_routes] or [_default_grpc_route()]
-            return pb.ProxyProtocol(grpc=pb.ProxyProtocol.Grpc(routes=grpc))
+            return pb.ProxyProtocol(grpc=pb.ProxyProtocol.Grpc(routes=grpc, local_rate_limit=limit))
         case "opaque":
             return pb.ProxyProtocol(opaque=pb.ProxyProtocol.Opaque())
         case "TLS":
@@ -93,11 +93,15 @@ def _http_route(route: InboundRoute) -> pb.HttpRoute:
 
 def _http_rule(rule: Rule) -> pb.HttpRoute.Rule:
     filters = [f for f in (_http_filter(f) for f in rule.filters) if f is not None]
-    return pb.HttpRoute.Rule(matches=[common.http_match(m) for m in rule.matches], filters=filters)  # type: ignore[arg-type]
+    message = pb.HttpRoute.Rule(matches=[common.http_match(m) for m in rule.matches], filters=filters)  # type: ignore[arg-type]
+    for found in rule.filters:
+        if isinstance(found, HeaderModifier) and found.response:
+            message.response_header_modifier.MergeFrom(common.response_header_modifier(found))
+    return message
 
 
 def _http_filter(found: Filter) -> pb.HttpRoute.Filter | None:
-    """None for what has no place on this side: response headers are changed by the client's proxy only."""
+    """None for what is no filter on this side: changes of the response, which the rule itself has."""
     match found:
         case HeaderModifier(response=True):
             return None
