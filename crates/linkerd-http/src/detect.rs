@@ -155,6 +155,8 @@ pub async fn read<I: AsyncRead + Unpin>(
     buf: &mut BytesMut,
     deadline: Option<Instant>,
 ) -> io::Result<Outcome> {
+    // For the whole of it: a byte now and then does not prolong it.
+    let mut rest_of_line = None;
     loop {
         match detect(buf) {
             Detection::Http(version) => return Ok(Outcome::Http(version)),
@@ -163,7 +165,7 @@ pub async fn read<I: AsyncRead + Unpin>(
         }
         let deadline = match deadline {
             deadline if buf.is_empty() => deadline,
-            _ => Some(Instant::now() + REST_OF_LINE),
+            _ => Some(*rest_of_line.get_or_insert_with(|| Instant::now() + REST_OF_LINE)),
         };
         let read = match deadline {
             None => read_some(io, buf).await?,
@@ -301,6 +303,22 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         let outcome = read(&mut io, &mut buf, Some(deadline)).await.unwrap();
         assert_eq!(outcome, Outcome::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_comes_drop_by_drop_is_not_waited_for() {
+        let (mut io, mut client) = tokio::io::duplex(64);
+        client.write_all(b"GET /").await.unwrap();
+        let drops = tokio::spawn(async move {
+            while client.write_all(b"a").await.is_ok() {
+                tokio::time::sleep(REST_OF_LINE / 2).await;
+            }
+        });
+        let start = Instant::now();
+        let outcome = read(&mut io, &mut BytesMut::new(), None).await.unwrap();
+        assert_eq!(outcome, Outcome::Http(Version::Http1));
+        assert!(start.elapsed() <= REST_OF_LINE);
+        drops.abort();
     }
 
     #[tokio::test(start_paused = true)]

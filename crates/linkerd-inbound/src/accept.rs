@@ -339,8 +339,11 @@ async fn serve_http(
     let session = Arc::new(session);
     match version {
         Version::Http1 => {
-            if let Err(error) = h1::serve(io, session, &config.http1_server, drain).await {
-                debug!(%error, "HTTP/1 connection ended");
+            match h1::serve(io, session, &config.http1_server, drain).await {
+                // What was upgraded is cut off with the grace period.
+                Err(error) if error.cause() == Cause::ShuttingDown => return Err(error),
+                Err(error) => debug!(%error, "HTTP/1 connection ended"),
+                Ok(()) => {}
             }
         }
         Version::Http2 => {

@@ -1,6 +1,7 @@
 //! The end of a proxy, and what is under way then.
 
 use crate::rig::{Alone, echo, get, in_front_of};
+use hyper_util::rt::TokioIo;
 use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -53,5 +54,25 @@ async fn a_stream_of_bytes_ends_with_the_grace_period() {
     io.write_all(b"\0\0").await.unwrap();
     io.read_exact(&mut heard).await.unwrap();
     timeout(SOON, proxy.stopped()).await.unwrap();
+    assert_eq!(io.read(&mut heard).await.unwrap_or_default(), 0);
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_goes_on_until_the_grace_period_is_over() {
+    let mut rig = Alone::new(&[("SHUTDOWN_GRACE_PERIOD", "3s")]).await;
+    let mut client = rig.http1().await;
+    let mut request = get("/upgrade");
+    for (name, value) in [("connection", "upgrade"), ("upgrade", "echo")] {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let response = client.send(request).await.unwrap();
+    let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    rig.proxy.drain();
+    let (begun, mut heard) = (Instant::now(), [0; 2]);
+    while begun.elapsed() < Duration::from_secs(2) {
+        io.write_all(b"hi").await.unwrap();
+        io.read_exact(&mut heard).await.unwrap();
+    }
+    timeout(SOON, rig.proxy.ended()).await.unwrap();
     assert_eq!(io.read(&mut heard).await.unwrap_or_default(), 0);
 }
