@@ -438,7 +438,8 @@ def test_certificates(shell, demo):
     assert set(re.findall(r"^POD (\S+) \(", served.stdout, re.MULTILINE)) == meshed
     served_ends = sorted(map(moment, re.findall(r"Not After : (.+) UTC$", served.stdout, re.MULTILINE)))
     read_ends = sorted(map(moment, re.findall(r"notAfter=(.+) GMT$", read.stdout, re.MULTILINE)))
-    assert read_ends == served_ends
+    assert len(read_ends) == 1, "openssl reads the first of what it is given"
+    assert read_ends[0] in served_ends
     ended_well(shell.type(restart))
     demo.kubectl("rollout", "status", "deploy/linkerd-identity", "-n", "linkerd", "--timeout=120s")
     assert [asked(demo, "http://api-service:8080/api/v1/users")[0] for _ in range(5)] == [200] * 5
