@@ -69,11 +69,11 @@ class CurrentIssuer:
         if issuer.authority.certificate == _certificate(self._issuer):
             return
         try:
-            self._overtaken = self._files.certificate()
+            in_files = self._files.certificate()
         except IssuerUnavailable:
-            self._overtaken = None
-        if self._overtaken != issuer.authority.certificate:
-            self._take(issuer)
+            in_files = None
+        self._overtaken = in_files if in_files != issuer.authority.certificate else None
+        self._take(issuer)
 
     def _take(self, issuer: Issuer) -> None:
         if issuer.authority.certificate == _certificate(self._issuer) and issuer.anchors == _anchors(self._issuer):
@@ -92,7 +92,8 @@ class CurrentIssuer:
             self._tell("IssuerUpdated", f"issuer now valid until {certificate.not_valid_after_utc.isoformat()}")
 
     async def run(self) -> None:
-        """Follows the files for ever."""
+        """Follows the files for ever, from what they are now: they may have changed since they were read."""
+        self.reload()
         async for _ in changes(self._files.paths(), at_least_every=_RELOAD_SECONDS):
             self.reload()
 

@@ -101,6 +101,21 @@ async def test_an_expired_issuer_is_replaced_and_signs_before_the_files_follow(
     assert issuer.get().authority.certificate == parse_certificates(stored["crt.pem"])[0]
 
 
+async def test_an_issuer_that_has_reached_the_files_already_signs_at_once(
+    client: Client, identity: Client, namespace: str, tmp_path: Path
+):
+    """The kubelet brought what another replica made after the files were looked at, and before the cluster was."""
+    files = await install(client, namespace, expired(anchor=False), tmp_path)
+    other, _ = keeper(identity, namespace, files)
+    keeping, issuer = keeper(identity, namespace, files)
+    await other.renew()
+    stored = await data(client, namespace, "linkerd-identity-issuer")
+    for name in ("crt.pem", "key.pem"):
+        (tmp_path / name).write_text(stored[name])
+    await keeping.renew()
+    assert issuer.loaded
+
+
 async def test_an_expired_anchor_is_valid_again_for_those_who_know_it(
     client: Client, identity: Client, namespace: str, tmp_path: Path
 ):
