@@ -71,10 +71,11 @@ test-e2e: build $(STAMPS)/python-dev ## The whole on an embedded cluster of its 
 	@$(BIN)/pytest -q tests/e2e
 
 .PHONY: bench
-bench: build $(STAMPS)/bench ## Measure: footprint and start-up, the proxy beside its peers, the control plane
+bench: build $(STAMPS)/bench ## Measure: footprint, start-up, the proxy beside its peers, control plane, command line
 	@$(BIN)/python benches/footprint.py
 	@$(BIN)/python benches/proxy.py
 	@$(BIN)/python benches/control_plane.py
+	@$(BIN)/python benches/commands.py
 
 .PHONY: format
 format: $(STAMPS)/python-dev ## Lay the code out
