@@ -21,6 +21,7 @@ pub use self::{
     client::{Client, Connection},
     pool::PoolParams,
     server::serve,
+    upgrade::is_tunnel,
 };
 
 use self::parse::Limits;

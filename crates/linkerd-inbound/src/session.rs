@@ -9,7 +9,7 @@ use crate::{
 };
 use http::{HeaderValue, StatusCode, Version, request::Parts};
 use linkerd_http::{
-    Body, Classes, Failed, Handler, Observe, Record, Request, Response, detect,
+    Body, Classes, Failed, Handler, Observe, Record, Request, Response, detect, h1,
     headers::{self, L5D_CLIENT_ID, L5D_DST_CANONICAL, OrigProto},
 };
 use linkerd_metrics::{Counter, HttpSeries, Labels};
@@ -94,7 +94,7 @@ struct InFlight(Arc<AtomicUsize>);
 /// What is done at a response's end.
 struct Tail {
     taps: Option<HttpTaps>,
-    _in_flight: InFlight,
+    in_flight: Option<InFlight>,
 }
 
 impl Session {
@@ -513,7 +513,7 @@ impl Handler for Session {
                     record,
                     Tail {
                         taps,
-                        _in_flight: in_flight,
+                        in_flight: Some(in_flight),
                     },
                     client.version,
                     orig,
@@ -583,6 +583,10 @@ fn respond(
         headers::response_to_h2(&mut parts.version, &mut parts.headers, orig);
     } else {
         headers::response_to_h1(parts.status, &mut parts.version, &mut parts.headers, client);
+    }
+    // A tunnel is in flight until its own end.
+    if h1::is_tunnel(&parts.extensions) {
+        parts.extensions.insert(Arc::new(tail.in_flight.take()));
     }
     Response::from_parts(parts, body.observe(tail))
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 use http::{HeaderValue, StatusCode, Version, request::Parts};
 use linkerd_http::{
-    Body, Classes, Handler, Observe, Record, Request, Response,
+    Body, Classes, Handler, Observe, Record, Request, Response, h1,
     headers::{self, L5D_DST_CANONICAL, L5D_REQUIRE_ID},
 };
 use linkerd_metrics::{Classification, Labels};
@@ -488,10 +488,19 @@ impl Handler for Session {
         let head = self.outbound.tap.is_active().then(|| parts.clone());
         // The future of a routed request is large; in the heap it does not weigh on the connection's own.
         match Box::pin(self.route(parts, body, started)).await {
-            Ok(response) => Ok(returned(response, client.version).map(|body| body.observe(in_flight))),
+            Ok(response) => Ok(holding(in_flight, returned(response, client.version))),
             Err(refusal) => self.refuse(client, *refusal, started, head.as_ref()),
         }
     }
+}
+
+/// Keeps the request's place until the response ends, or the tunnel that it has begun.
+fn holding(in_flight: InFlight, mut response: Response) -> Response {
+    if h1::is_tunnel(response.extensions()) {
+        response.extensions_mut().insert(Arc::new(in_flight));
+        return response;
+    }
+    response.map(|body| body.observe(in_flight))
 }
 
 /// Readies a response for the application.

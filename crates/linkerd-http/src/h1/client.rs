@@ -7,7 +7,7 @@ use super::{
     outgoing::{Out, Sending, Stopped},
     parse::{Asked, ResponseHead},
     pool::Pool,
-    upgrade::Upgrade,
+    upgrade::{Switched, Upgrade},
 };
 use crate::{Body, Connect, Failed, Request, Response};
 use http::{StatusCode, header, request::Parts};
@@ -266,6 +266,8 @@ impl Exchange {
             ));
         };
         upgrade.grant(Stream(conn));
+        let mut head = head;
+        head.parts.extensions.insert(Switched);
         Ok(Response::from_parts(head.parts, Body::empty()))
     }
 

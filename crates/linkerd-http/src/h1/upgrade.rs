@@ -5,6 +5,17 @@ use parking_lot::Mutex;
 use std::{fmt, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// Whether the response has turned its connections into a tunnel. What is put into its extensions is then kept for as
+/// long as the tunnel lasts.
+#[must_use]
+pub fn is_tunnel(extensions: &http::Extensions) -> bool {
+    extensions.get::<Switched>().is_some()
+}
+
+/// Marks such a response.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Switched;
+
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<I: AsyncRead + AsyncWrite + Send + Unpin> Duplex for I {}

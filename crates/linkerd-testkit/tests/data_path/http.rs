@@ -183,6 +183,26 @@ async fn an_upgraded_connection_is_a_tunnel() {
 }
 
 #[tokio::test]
+async fn a_tunnel_takes_the_place_of_a_request_until_it_ends() {
+    for limit in ["INBOUND_MAX_IN_FLIGHT", "OUTBOUND_MAX_IN_FLIGHT"] {
+        let rig = Rig::with_env(1, &[(limit, "1")]).await;
+        let mut request = get("/upgrade");
+        let headers = request.headers_mut();
+        headers.insert("connection", "upgrade".parse().unwrap());
+        headers.insert("upgrade", "echo".parse().unwrap());
+        let mut upgraded = rig.http1().await;
+        let granted = upgraded.send(request).await.unwrap();
+        let tunnel = hyper::upgrade::on(granted).await.unwrap();
+        let mut other = rig.http1().await;
+        assert_eq!(other.ask(get("/status/200")).await.status, 503, "{limit}");
+        drop(tunnel);
+        while other.ask(get("/status/200")).await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_unmeshed_endpoint_is_reached_in_plain_text() {
     let rig = Rig::new(1).await;
     let app = crate::rig::App::start().await;
