@@ -473,6 +473,7 @@ fn new_outbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Outbou
         failfast: proxy.failfast_timeout,
         discovery_idle_timeout: proxy.discovery_idle,
         informational_headers: !config.hide_informational_headers,
+        ingress: config.ingress,
     };
     let deps = linkerd_outbound::Deps {
         discover: parts.discovery.clone(),

@@ -32,6 +32,8 @@ pub struct Config {
     pub inbound_ips: BTreeSet<IpAddr>,
     /// How long an inbound request waits for its profile.
     pub inbound_profile_timeout: Duration,
+    /// Requests say themselves where they go.
+    pub ingress: bool,
     /// Applications do not learn the proxy's reasons in headers.
     pub hide_informational_headers: bool,
     pub tap: TapConfig,
@@ -130,6 +132,7 @@ impl Parts {
                 "is not supported: a proxy without identity cannot be run",
             );
         }
+        let ingress = env.get("INGRESS_MODE", parse::boolean).unwrap_or(false);
         let config = Config {
             admin: AdminConfig {
                 listen: env
@@ -149,9 +152,10 @@ impl Parts {
             inbound_profile_timeout: env
                 .get("DESTINATION_PROFILE_INITIAL_TIMEOUT", parse::duration)
                 .unwrap_or(Duration::from_millis(500)),
+            ingress,
             hide_informational_headers: env
                 .get("OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", parse::boolean)
-                .unwrap_or(false),
+                .unwrap_or(ingress),
             without_effect: without_effect(env),
             tap: TapConfig {
                 listen: env
@@ -495,11 +499,10 @@ fn without_effect(env: &Env<'_>) -> Vec<&'static str> {
     WITHOUT_EFFECT.into_iter().filter(is_on).collect()
 }
 
-const WITHOUT_EFFECT: [&str; 10] = [
+const WITHOUT_EFFECT: [&str; 9] = [
     "INBOUND_HTTP_FAILFAST_TIMEOUT",
     "INBOUND_HTTP_QUEUE_CAPACITY",
     "INBOUND_PORTS_REQUIRE_TLS",
-    "INGRESS_MODE",
     "INBOUND_GATEWAY_SUFFIXES",
     "INBOUND_METRICS_AUTHORITY_LABELS",
     "OUTBOUND_METRICS_HOSTNAME_LABELS",

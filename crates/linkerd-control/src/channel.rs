@@ -10,7 +10,10 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -111,6 +114,7 @@ struct Shared {
     connect: ConnectParams,
     /// Held while connecting, so that many streams make one connection.
     slot: Mutex<Slot>,
+    connected: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +140,13 @@ impl Channel {
             security,
             connect,
             slot: Mutex::default(),
+            connected: Arc::default(),
         }))
+    }
+
+    /// How many connections there are now.
+    pub(crate) fn connected(&self) -> Arc<AtomicUsize> {
+        self.0.connected.clone()
     }
 
     pub(crate) fn service(&self) -> &ServiceAddr {
@@ -222,8 +232,12 @@ impl Shared {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(TokioIo::new(io));
         let (sender, connection) = handshake.await.map_err(|e| ChannelError::Http(Arc::new(e)))?;
+        self.connected.fetch_add(1, Relaxed);
+        let connected = self.connected.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = connection.await;
+            connected.fetch_sub(1, Relaxed);
+            if let Err(error) = ended {
                 tracing::debug!(%error, %addr, "control plane connection ended");
             }
         });

@@ -60,13 +60,14 @@ impl Control {
             Channel::new(service.clone(), mutual.clone(), config.connect_timeout)
         };
         let identity = Arc::<IdentityStatus>::default();
+        let (destination, policy) = (channel(&config.destination), channel(&config.policy));
         let inner = Inner {
-            destination: channel(&config.destination),
-            policy: channel(&config.policy),
-            profiles: Cache::new(config.outbound_idle, runtime.clone()),
-            endpoints: Cache::new(config.outbound_idle, runtime.clone()),
-            outbound: Cache::new(config.outbound_idle, runtime.clone()),
-            inbound: Cache::new(INBOUND_IDLE, runtime.clone()),
+            profiles: Cache::new(config.outbound_idle, destination.connected(), runtime.clone()),
+            endpoints: Cache::new(config.outbound_idle, destination.connected(), runtime.clone()),
+            outbound: Cache::new(config.outbound_idle, policy.connected(), runtime.clone()),
+            inbound: Cache::new(INBOUND_IDLE, policy.connected(), runtime.clone()),
+            destination,
+            policy,
             heard: Arc::default(),
             identity: identity.clone(),
             no_profile: watch::Sender::new(Some(Arc::default())),
@@ -92,7 +93,7 @@ impl Control {
         self.0.profiles.get(
             target.clone(),
             || None,
-            move |watch| async move {
+            move |watch, link| async move {
                 let request = this.lookup(target.to_string());
                 let client = DestinationClient::with_origin(
                     this.0.destination.clone(),
@@ -112,6 +113,7 @@ impl Control {
                     this.limits(&this.0.destination),
                     this.0.config.backoff,
                     open,
+                    &link,
                     &mut subscriber,
                 )
                 .await;
@@ -126,7 +128,7 @@ impl Control {
         self.0.endpoints.get(
             authority.clone(),
             || None,
-            move |watch| async move {
+            move |watch, link| async move {
                 let request = this.lookup(authority.to_string());
                 let client = DestinationClient::with_origin(
                     this.0.destination.clone(),
@@ -147,6 +149,7 @@ impl Control {
                     this.limits(&this.0.destination),
                     this.0.config.backoff,
                     open,
+                    &link,
                     &mut subscriber,
                 )
                 .await;
@@ -161,7 +164,7 @@ impl Control {
         self.0.outbound.get(
             target.clone(),
             || None,
-            move |watch| async move {
+            move |watch, link| async move {
                 let spec = this.traffic_spec(&target);
                 let client = OutboundPoliciesClient::with_origin(
                     this.0.policy.clone(),
@@ -182,6 +185,7 @@ impl Control {
                     this.limits(&this.0.policy),
                     this.0.config.backoff,
                     open,
+                    &link,
                     &mut subscriber,
                 )
                 .await;
@@ -196,7 +200,7 @@ impl Control {
         self.0.inbound.get(
             port,
             || self.default_policy(port),
-            move |watch| async move {
+            move |watch, link| async move {
                 let spec = PortSpec {
                     workload: this.0.config.policy_workload.clone(),
                     port: port.into(),
@@ -215,6 +219,7 @@ impl Control {
                     this.limits(&this.0.policy),
                     this.0.config.backoff,
                     open,
+                    &link,
                     &mut subscriber,
                 )
                 .await;

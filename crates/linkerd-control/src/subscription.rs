@@ -1,6 +1,6 @@
 //! Keeping a stream of the control plane open.
 
-use crate::{StreamLimits, channel::ChannelError};
+use crate::{StreamLimits, cache::Link, channel::ChannelError};
 use linkerd_policy::client::Backoff;
 use std::{error::Error, future::Future, ops::ControlFlow, time::Duration};
 use tokio::time::{self, Instant};
@@ -35,13 +35,19 @@ pub(crate) async fn subscribe<M, F>(
     limits: StreamLimits,
     backoff: Backoff,
     mut open: impl FnMut() -> F + Send,
+    link: &Link,
     subscriber: &mut impl Subscriber<M>,
 ) where
     F: Future<Output = Result<Streaming<M>, Status>> + Send,
 {
     let mut failures = 0;
     loop {
-        let (end, received) = once(limits, open(), subscriber).await;
+        let (end, received) = once(spread(limits), open(), link, subscriber).await;
+        match &end {
+            End::Failed(status) if is_answer(status) => link.up(),
+            End::Expired => {}
+            _ => link.down(),
+        }
         failures = if received { 1 } else { failures + 1 };
         report(name, &end, failures);
         let ControlFlow::Continue(pause) = subscriber.ended(&end) else {
@@ -83,6 +89,7 @@ fn is_answer(status: &Status) -> bool {
 async fn once<M>(
     limits: StreamLimits,
     open: impl Future<Output = Result<Streaming<M>, Status>>,
+    link: &Link,
     subscriber: &mut impl Subscriber<M>,
 ) -> (End, bool) {
     let born = Instant::now();
@@ -100,12 +107,25 @@ async fn once<M>(
             .map(|lifetime| lifetime.saturating_sub(born.elapsed()));
         let wait = silence.into_iter().chain(left).min();
         match within(wait, stream.message()).await {
-            Ok(Ok(Some(message))) => subscriber.message(message),
+            Ok(Ok(Some(message))) => {
+                link.up();
+                subscriber.message(message);
+            }
             Ok(Ok(None)) => return (End::Closed, received),
             Ok(Err(status)) => return (End::Failed(status), received),
             Err(_) => return (if received { End::Expired } else { End::Silent }, received),
         }
         received = true;
+    }
+}
+
+/// Streams that were opened together, as all are when a control plane starts, must not all be opened again together.
+fn spread(limits: StreamLimits) -> StreamLimits {
+    StreamLimits {
+        lifetime: limits
+            .lifetime
+            .map(|lifetime| lifetime.mul_f32(1.0 - rand::random::<f32>() / 10.0)),
+        ..limits
     }
 }
 

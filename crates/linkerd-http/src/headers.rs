@@ -13,6 +13,7 @@ pub const L5D_CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 pub const L5D_DST_CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
 pub const L5D_PROXY_ERROR: HeaderName = HeaderName::from_static("l5d-proxy-error");
 pub const L5D_PROXY_CONNECTION: HeaderName = HeaderName::from_static("l5d-proxy-connection");
+pub const L5D_DST_OVERRIDE: HeaderName = HeaderName::from_static("l5d-dst-override");
 pub const L5D_REQUIRE_ID: HeaderName = HeaderName::from_static("l5d-require-id");
 
 /// Whether the request asks for another protocol on its connection, which only HTTP/1.1 can.

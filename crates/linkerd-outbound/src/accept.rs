@@ -5,7 +5,7 @@
 
 use crate::{
     Outbound,
-    destination::Destination,
+    destination::{DISCOVERY, Destination},
     forward::{self, Opened},
     metrics,
     plan::{self, Plan, Protocol, TlsRoute},
@@ -55,10 +55,13 @@ async fn serve_destination(
     }
     let mut io = counted(outbound, dst, io.into());
     let version = match &plan.protocol {
-        Protocol::Bytes(bytes) => return forward::serve(outbound, io, client, bytes, None).await,
+        // An ingress may speak HTTP to what is opaque for others: each request says where it goes.
+        Protocol::Bytes(bytes) if !outbound.config.ingress => {
+            return forward::serve(outbound, io, client, bytes, None).await;
+        }
         Protocol::Http1(_) => Version::Http1,
         Protocol::Http2(_) => Version::Http2,
-        Protocol::Detect { .. } | Protocol::Invalid(_) | Protocol::Tls(_) => {
+        Protocol::Detect { .. } | Protocol::Bytes(_) | Protocol::Invalid(_) | Protocol::Tls(_) => {
             let mut buf = BytesMut::new();
             let found = detect_http(&plan, &mut io, &mut buf).await?;
             io = io.with_prefix(buf.freeze());
@@ -66,7 +69,7 @@ async fn serve_destination(
                 Found::Http(version) => version,
                 Found::Nothing => return Ok(()),
                 Found::Bytes(opened) => {
-                    let Protocol::Detect { opaque, .. } = &plan.protocol else {
+                    let (Protocol::Detect { opaque, .. } | Protocol::Bytes(opaque)) = &plan.protocol else {
                         return Err(Error::new(
                             Cause::InvalidPolicy,
                             "invalid client policy configuration",
@@ -150,7 +153,7 @@ enum Found {
 
 async fn detect_http(plan: &Plan, io: &mut Client, buf: &mut BytesMut) -> Result<Found, Error> {
     let opaque = match &plan.protocol {
-        Protocol::Detect { opaque, .. } if opaque.refused.is_none() => Some(opaque),
+        Protocol::Detect { opaque, .. } | Protocol::Bytes(opaque) if opaque.refused.is_none() => Some(opaque),
         _ => None,
     };
     let outcome = tokio::select! {
@@ -185,8 +188,6 @@ fn closed(error: &io::Error) -> Error {
     Error::new(Cause::DownstreamClosed, error.to_string())
 }
 
-/// How long a connection waits for what the control plane says about an unknown destination.
-const DISCOVERY: Duration = Duration::from_secs(10);
 /// How long a client may be silent before the destination is asked.
 const SILENCE: Duration = Duration::from_millis(10);
 const FIRST_BYTES: usize = 4 * 1024;

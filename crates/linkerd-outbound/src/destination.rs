@@ -158,6 +158,8 @@ async fn follow(outbound: Arc<Outbound>, target: LookupTarget, sender: watch::Se
     }
 }
 
+/// How long anybody waits for what the control plane says about an unknown destination.
+pub(crate) const DISCOVERY: Duration = Duration::from_secs(10);
 /// As many destinations are remembered; further ones are looked up for each connection. Connections hold what they use,
 /// so that this bounds only what is kept in case it is asked for again.
 const MAX_KNOWN: usize = 10_000;

@@ -50,7 +50,7 @@ impl Endpoint {
     /// `authority` is the logical destination, for the metrics' label of that name.
     pub(crate) fn new(outbound: &Outbound, spec: &Arc<Spec>, authority: &str) -> Self {
         let config = &outbound.config;
-        let tls = client_tls(outbound, spec);
+        let tls = client_tls(outbound, spec, authority);
         let dst = metrics::dst(&spec.labels);
         let target = metrics::target(spec.addr).join(&metrics::tls(&tls));
         let out = Labels::new().with("direction", "outbound");
@@ -128,8 +128,12 @@ impl Ready {
     }
 }
 
-fn client_tls(outbound: &Outbound, spec: &Spec) -> ClientTls {
+fn client_tls(outbound: &Outbound, spec: &Spec, authority: &str) -> ClientTls {
     match &spec.tls {
+        // Where an ingress goes by itself nothing was discovered.
+        None if outbound.config.ingress && authority.is_empty() => {
+            ClientTls::None(NoClientTls::IngressWithoutOverride)
+        }
         None => ClientTls::None(NoClientTls::NotProvidedByServiceDiscovery),
         Some(_) if outbound.config.inbound_ips.contains(&spec.addr.ip()) => {
             ClientTls::None(NoClientTls::Loopback)

@@ -3,7 +3,7 @@
 use crate::{
     Outbound,
     accept::Client,
-    backend::PickedEndpoint,
+    backend::{Backend, PickedEndpoint},
     dispatch::tapped,
     endpoint::Io,
     plan::{self, Refused},
@@ -53,15 +53,24 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Connects to an endpoint; to another one when that fails, as nothing has been said yet.
+/// Connects to an endpoint; to another one, or to another backend's, when that fails, as nothing has been said yet.
 pub(crate) async fn open(bytes: &plan::Bytes) -> Result<Opened, Error> {
     match &bytes.refused {
         None => {}
         Some(Refused::Forbidden) => return Err(Error::new(Cause::Forbidden, "forbidden TCP route")),
         Some(Refused::Invalid(reason)) => return Err(Error::new(Cause::InvalidPolicy, &**reason)),
     }
-    let missing = || Error::new(Cause::NoBackend, "the route has no backends");
-    let backend = &bytes.backends.choose().ok_or_else(missing)?.backend;
+    let mut failed = Error::new(Cause::NoBackend, "the route has no backends");
+    for backend in bytes.backends.in_turn() {
+        match open_at(backend).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+async fn open_at(backend: &Backend) -> Result<Opened, Error> {
     let mut tried = Vec::new();
     let mut picked = backend.pick(&tried).await?;
     loop {

@@ -62,6 +62,8 @@ pub struct Config {
     pub discovery_idle_timeout: Duration,
     /// Whether applications learn the proxy's reasons in headers.
     pub informational_headers: bool,
+    /// Whether requests say themselves where they go, because the application chooses the endpoints of others.
+    pub ingress: bool,
 }
 
 /// Where the outbound proxy learns about destinations. A receiver holds `None` until the first answer.

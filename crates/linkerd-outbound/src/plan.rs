@@ -30,6 +30,7 @@ use tokio::time::Instant;
 pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
     pub(crate) parent: Arc<Meta>,
+    pub(crate) target: LookupTarget,
     /// Counts the plans that discovery has led to for one destination.
     pub(crate) revision: u64,
     pub(crate) made: Instant,
@@ -156,14 +157,19 @@ impl Plan {
             return Self {
                 protocol: Protocol::Bytes(Arc::new(bytes)),
                 parent,
+                target: dst.clone(),
                 revision,
                 made,
             };
         }
-        let protocol = maker.protocol(&policy, profile);
+        let mut protocol = maker.protocol(&policy, profile);
+        if let (true, LookupTarget::Addr(_)) = (outbound.config.ingress, dst) {
+            protocol = maker.without_override(dst, protocol, profile);
+        }
         Self {
             protocol,
             parent,
+            target: dst.clone(),
             revision,
             made,
         }
@@ -226,6 +232,20 @@ impl Maker<'_> {
             client::Protocol::Opaque(opaque) => Protocol::Bytes(Arc::new(self.bytes(opaque))),
             client::Protocol::Tls(tls) => Protocol::Tls(Arc::new(self.tls(tls))),
             client::Protocol::Invalid(reason) => Protocol::Invalid(reason.clone()),
+        }
+    }
+
+    /// An ingress chooses endpoints itself: HTTP requests that name no other destination go where they were sent.
+    fn without_override(&self, dst: &LookupTarget, protocol: Protocol, profile: &Profile) -> Protocol {
+        let opaque = match protocol {
+            Protocol::Detect { opaque, .. } | Protocol::Bytes(opaque) => opaque,
+            Protocol::Http1(_) | Protocol::Http2(_) | Protocol::Tls(_) | Protocol::Invalid(_) => {
+                return protocol;
+            }
+        };
+        match self.protocol(&synthesized(dst, profile), &Arc::default()) {
+            Protocol::Detect { http1, http2, .. } => Protocol::Detect { http1, http2, opaque },
+            other => other,
         }
     }
 
@@ -462,6 +482,14 @@ impl ProfileRoutes {
 }
 
 impl Distribution {
+    /// The backend of one connection, then the others in case it cannot be had.
+    pub(crate) fn in_turn(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let first = self.choose().map(|b| &b.backend);
+        let others = self.backends.iter().map(|(b, _)| &b.backend);
+        let others = others.filter(move |b| first.is_some_and(|f| !Arc::ptr_eq(f, b)));
+        first.into_iter().chain(others)
+    }
+
     pub(crate) fn each(&self) -> impl Iterator<Item = (&Arc<Backend>, u32)> {
         self.backends.iter().map(|(b, weight)| (&b.backend, *weight))
     }

@@ -3,7 +3,7 @@
 use crate::{
     Outbound,
     backend::Backend,
-    destination::Destination,
+    destination::{DISCOVERY, Destination},
     dispatch::{Dispatch, Outgoing, Unanswered},
     limits::{Clock, Deadline, Limits},
     overrides,
@@ -13,10 +13,10 @@ use crate::{
 use http::{HeaderValue, StatusCode, Version, request::Parts};
 use linkerd_http::{
     Body, Classes, Handler, Observe, Record, Request, Response, h1,
-    headers::{self, L5D_DST_CANONICAL, L5D_REQUIRE_ID},
+    headers::{self, L5D_DST_CANONICAL, L5D_DST_OVERRIDE, L5D_REQUIRE_ID},
 };
 use linkerd_metrics::{Classification, Labels};
-use linkerd_policy::{Id, Labels as LabelMap, Meta, filter::HeaderModifier, route};
+use linkerd_policy::{Id, Labels as LabelMap, Meta, filter::HeaderModifier, profile::LookupTarget, route};
 use linkerd_stack::{Cause, Client, Error, Informational, Retry as Retryable, Synthetic, is_grpc};
 use linkerd_tap::{Connection as Tapped, Direction, Inspect};
 use rand::Rng;
@@ -77,9 +77,23 @@ impl Session {
         })
     }
 
-    async fn route(&self, mut parts: Parts, body: Body, started: Instant) -> Result<Response, Box<Refusal>> {
+    /// What holds for a request: the plan of its connection's destination, or of the one that it names itself.
+    async fn plan(&self, parts: &mut Parts) -> Result<Arc<Plan>, Error> {
         let missing = || Error::new(Cause::Internal, "destination is not known");
-        let plan = self.destination.current().ok_or_else(missing)?;
+        if self.outbound.config.ingress
+            && let Some(name) = take_override(parts)?
+        {
+            let destination = self
+                .outbound
+                .destinations
+                .of(&self.outbound, &LookupTarget::Name(name));
+            return destination.plan(DISCOVERY).await;
+        }
+        self.destination.current().ok_or_else(missing)
+    }
+
+    async fn route(&self, mut parts: Parts, body: Body, started: Instant) -> Result<Response, Box<Refusal>> {
+        let plan = self.plan(&mut parts).await?;
         let named = headers::authority(&parts)?;
         let required_id = take_required_id(&mut parts)?;
         let request = Incoming {
@@ -98,7 +112,8 @@ impl Session {
                 return Err(Error::new(Cause::InvalidPolicy, detail).into());
             }
             (Protocol::Bytes(_) | Protocol::Tls(_), _) => {
-                return Err(Error::new(Cause::NoRoute, "destination is opaque now").into());
+                let detail = format!("destination {} is opaque", plan.target);
+                return Err(Error::new(Cause::NoRoute, detail).into());
             }
         };
         match &**http {
@@ -237,7 +252,7 @@ impl Session {
             None => (rule.timeouts, rule.retry.as_ref()),
         };
         apply(&rule.filters, prefix, &mut parts, &mut response_headers)?;
-        let fallback = || self.destination.target.to_string();
+        let fallback = || plan.target.to_string();
         let authority = named.map_or_else(|| logical_authority(&fallback()), Ok)?;
         let route_labels = || route_labels(route);
         let classes = Classes::Default;
@@ -335,10 +350,7 @@ impl Session {
         record: Option<Record>,
     ) -> Box<Refusal> {
         let Unanswered { error, counted } = unanswered;
-        let error = error.within(format_args!(
-            "logical service {} ({})",
-            self.destination.target, plan.parent
-        ));
+        let error = error.within(format_args!("logical service {} ({})", plan.target, plan.parent));
         Box::new(Refusal {
             error,
             answer: Answer::Plain,
@@ -518,6 +530,24 @@ fn returned(response: Response, client: Version) -> Response {
 fn logical_authority(name: &str) -> Result<http::uri::Authority, Error> {
     name.parse()
         .map_err(|_| Error::new(Cause::MalformedRequest, format!("no host, and {name} is none")))
+}
+
+/// `l5d-dst-override`: where an ingress wants the request to go, `host[:port]`.
+fn take_override(parts: &mut Parts) -> Result<Option<Arc<str>>, Error> {
+    let Some(value) = parts.headers.remove(L5D_DST_OVERRIDE) else {
+        return Ok(None);
+    };
+    let invalid = || Error::new(Cause::MalformedRequest, "l5d-dst-override is no authority");
+    let authority: http::uri::Authority = value
+        .to_str()
+        .ok()
+        .and_then(|v| v.trim().parse().ok())
+        .filter(|a: &http::uri::Authority| !a.as_str().contains('@') && !a.host().is_empty())
+        .ok_or_else(invalid)?;
+    let host = authority.host().to_ascii_lowercase();
+    Ok(Some(
+        format!("{}:{}", host, authority.port_u16().unwrap_or(80)).into(),
+    ))
 }
 
 /// `l5d-require-id`: the application pins the server's identity.

@@ -98,6 +98,7 @@ fn config() -> Config {
         failfast: Duration::from_secs(3),
         discovery_idle_timeout: Duration::from_secs(5),
         informational_headers: true,
+        ingress: false,
     }
 }
 

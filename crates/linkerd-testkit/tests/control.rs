@@ -166,16 +166,48 @@ async fn inbound_ports_have_the_default_until_the_answer() {
     until(&mut policy, |policy| policy.meta.name() == "test").await;
 }
 
+/// A control plane that is not in the same pod, so that its streams are watched.
+async fn with_limits(limits: linkerd_control::StreamLimits) -> (ControlPlane, Control, ProxyBuilder) {
+    let plane = ControlPlane::start().await;
+    let builder = ProxyBuilder::new("a.test", &plane);
+    let mut config = builder.config().control;
+    config.limits = limits;
+    // Everywhere is here too.
+    config.destination.host = "0.0.0.0".into();
+    let store = CredentialsStore::new(Id::dns("a.test").unwrap(), "a.test".into());
+    let control = Control::spawn(config, store, &Handle::current());
+    (plane, control, builder)
+}
+
+const STALLED: linkerd_control::StreamLimits = linkerd_control::StreamLimits {
+    initial: Some(Duration::from_millis(100)),
+    idle: Some(Duration::from_millis(200)),
+    lifetime: Some(Duration::from_secs(60)),
+};
+
 #[tokio::test]
-async fn a_silent_stream_is_opened_again() {
-    let rig = Rig::start_with(|builder| builder).await;
-    let topic = &rig.plane.services.endpoints;
-    let _endpoints = rig.endpoints();
-    time::timeout(Duration::from_secs(5), topic.wait_opened(AUTHORITY, 1))
+async fn a_stream_that_falls_silent_is_opened_again_and_changes_nothing() {
+    let (plane, control, _builder) = with_limits(STALLED).await;
+    let topic = &plane.services.endpoints;
+    topic.set(AUTHORITY, added(&[1]));
+    let mut endpoints = control.endpoints(&AUTHORITY.into());
+    until(&mut endpoints, |set| is(set.as_ref(), &[1])).await;
+    time::timeout(Duration::from_secs(5), topic.wait_opened(AUTHORITY, 3))
         .await
-        .unwrap();
+        .expect("it is opened again");
+    assert!(is(endpoints.borrow().as_ref(), &[1]));
+}
+
+#[tokio::test]
+async fn a_server_that_is_there_and_names_no_endpoint_has_none() {
+    let (plane, control, _builder) = with_limits(STALLED).await;
+    let topic = &plane.services.endpoints;
+    topic.set(AUTHORITY, added(&[1]));
+    let mut endpoints = control.endpoints(&AUTHORITY.into());
+    until(&mut endpoints, |set| is(set.as_ref(), &[1])).await;
+    topic.hush(AUTHORITY);
     topic.close(AUTHORITY);
-    time::timeout(Duration::from_secs(5), topic.wait_opened(AUTHORITY, 2))
-        .await
-        .unwrap();
+    until(&mut endpoints, |set| is(set.as_ref(), &[])).await;
+    topic.set(AUTHORITY, added(&[2]));
+    until(&mut endpoints, |set| is(set.as_ref(), &[2])).await;
 }

@@ -196,7 +196,7 @@ fn an_identity_may_be_a_uri() {
 
 #[test]
 fn what_has_no_effect_is_told() {
-    let config = with(&[("INGRESS_MODE", "false"), ("ACCESS_LOG", "apache")]).unwrap();
+    let config = with(&[("INBOUND_GATEWAY_SUFFIXES", "false"), ("ACCESS_LOG", "apache")]).unwrap();
     assert_eq!(config.without_effect, ["ACCESS_LOG"]);
 }
 

@@ -19,16 +19,13 @@ async fn shares(rig: &Rig, path: &str) -> Vec<u64> {
     shares
 }
 
-/// Sends requests until the servers get these shares: how many requests each gets at first is up to their latencies.
-async fn settle(rig: &Rig, path: &str, wanted: &[u64]) {
-    let mut seen = Vec::new();
+/// How many of 800 requests the first server gets.
+async fn failures(rig: &Rig) -> u64 {
+    let mut all = 0;
     for _ in 0..20 {
-        seen = shares(rig, path).await;
-        if seen == wanted {
-            return;
-        }
+        all += shares(rig, "/broken").await[0];
     }
-    panic!("{seen:?}, not {wanted:?}");
+    all
 }
 
 /// Servers of which the first answers `/broken` with 503.
@@ -42,8 +39,7 @@ fn with_a_broken_server(rig: Rig, accrual: FailureAccrual) -> Rig {
 #[tokio::test]
 async fn an_endpoint_that_fails_is_left_out() {
     let rig = with_a_broken_server(Rig::new(2).await, messages::consecutive_failures(3));
-    settle(&rig, "/broken", &[0, 40]).await;
-    assert_eq!(shares(&rig, "/broken").await, [0, 40]);
+    assert!(failures(&rig).await <= 3);
 }
 
 #[tokio::test]
@@ -59,8 +55,7 @@ async fn an_endpoint_of_a_profile_that_fails_is_left_out() {
     };
     let rig = Rig::with_profile(2, Some(routed)).await;
     let rig = with_a_broken_server(rig, messages::consecutive_failures(3));
-    settle(&rig, "/broken", &[0, 40]).await;
-    assert_eq!(shares(&rig, "/broken").await, [0, 40]);
+    assert!(failures(&rig).await <= 3);
 }
 
 #[tokio::test]
@@ -75,7 +70,7 @@ async fn the_last_endpoint_stays_unless_the_policy_gives_it_up() {
     };
     let env = [("OUTBOUND_HTTP_FAILFAST_TIMEOUT", "100ms")];
     let rig = with_a_broken_server(Rig::with(1, &env).await, given_up);
-    settle(&rig, "/broken", &[0]).await;
+    assert_eq!(failures(&rig).await, 2);
     let answer = rig.http1().await.ask(get("/broken")).await;
     let error = answer.headers["l5d-proxy-error"].to_str().unwrap();
     assert!(

@@ -125,6 +125,35 @@ async fn a_removed_endpoint_gets_no_new_request() {
 }
 
 #[tokio::test]
+async fn the_control_plane_may_be_gone_for_as_long_as_it_likes() {
+    let Rig {
+        plane,
+        client,
+        servers,
+    } = Rig::with(1, &[("OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "50ms")]).await;
+    let ask = async || {
+        let mut connection = crate::rig::Http1::connect(client.bound.outbound).await;
+        connection.ask(get("/status/200")).await.status
+    };
+    assert_eq!(ask().await, 200);
+    let (place, services) = plane.stop().await;
+    // Many times longer than what is unused is usually remembered.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(ask().await, 200);
+    // Once it is back, what it says counts.
+    services.endpoints.set(
+        SERVICE,
+        messages::add(vec![messages::endpoint(servers[0].app.addr)]),
+    );
+    let _plane = linkerd_testkit::ControlPlane::start_at(place, services).await;
+    let start = Instant::now();
+    while count(&client, "request_total", &["tls=\"no_identity\""]).await == 0 {
+        assert_eq!(ask().await, 200);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
 async fn a_rolling_restart_fails_no_request() {
     let mut rig = Rig::new(2).await;
     let mut clients = tokio::task::JoinSet::new();

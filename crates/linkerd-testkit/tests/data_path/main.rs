@@ -14,6 +14,7 @@ mod drain;
 mod http;
 mod identity;
 mod inbound;
+mod ingress;
 mod life;
 mod profile;
 mod rig;

@@ -15,6 +15,44 @@ async fn rig_to(greeting: &'static str) -> (Rig, tokio::task::JoinSet<()>) {
 }
 
 #[tokio::test]
+async fn a_connection_goes_to_another_backend_before_it_is_established() {
+    use linkerd_proto::outbound::opaque_route::{Distribution, RouteBackend, distribution};
+    let rig = Rig::with(1, &[("OUTBOUND_HTTP_FAILFAST_TIMEOUT", "100ms")]).await;
+    let (addr, _server) = echo("").await;
+    let (gone, there) = ("gone.test.svc.cluster.local:80", SERVICE);
+    let endpoints = |addr| messages::add(vec![messages::endpoint(addr)]);
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    rig.plane.services.endpoints.set(gone, endpoints(dead));
+    rig.plane.services.endpoints.set(there, endpoints(addr));
+    let backends = [gone, there].map(|authority| RouteBackend {
+        backend: Some(messages::balancer(authority)),
+        filters: Vec::new(),
+    });
+    let first = distribution::FirstAvailable {
+        backends: backends.into(),
+    };
+    let mut route = messages::opaque_route(messages::balancer(gone));
+    route.rules[0].backends = Some(Distribution {
+        kind: Some(distribution::Kind::FirstAvailable(first)),
+    });
+    let opaque = linkerd_proto::outbound::proxy_protocol::Opaque { routes: vec![route] };
+    let mut policy = messages::balanced(gone);
+    policy.protocol.as_mut().unwrap().kind =
+        Some(linkerd_proto::outbound::proxy_protocol::Kind::Opaque(opaque));
+    rig.plane.services.outbound.set(crate::rig::SERVICE_IP, policy);
+    for _ in 0..3 {
+        let mut io = rig.tcp().await;
+        io.write_all(b"hello").await.unwrap();
+        let mut heard = [0; 5];
+        io.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hello");
+    }
+}
+
+#[tokio::test]
 async fn bytes_that_are_not_http_pass_unchanged() {
     let (rig, _server) = rig_to("").await;
     let mut io = rig.tcp().await;
