@@ -93,7 +93,8 @@ async fn concurrent_clients_of_both_versions_are_counted() {
         );
     }
     assert_eq!(served.iter().sum::<u64>(), 400);
-    assert!(served.iter().all(|n| *n > 50), "{served:?}");
+    // How many each gets is up to their latencies, and one pause of a busy machine counts for seconds.
+    assert!(served.iter().all(|n| *n > 10), "{served:?}");
 }
 
 #[tokio::test]
