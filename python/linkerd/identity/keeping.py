@@ -155,6 +155,8 @@ def written_data(change: Change, data: Mapping[str, str]) -> dict[str, str | Non
         case Place.ISSUER:
             certificate, key = _issuer_keys(data)
             texts = {certificate: certificate_pem(*after.issuer.chain), key: key_pem(after.issuer.key)}
+            if "ca.crt" in data:
+                texts["ca.crt"] = certificate_pem(*after.bundle)
         case Place.ANCHOR:
             texts = anchor_data(after)
     return dict.fromkeys(data if change.place is Place.ANCHOR else (), None) | {
