@@ -11,6 +11,7 @@ import pytest
 from linkerd.k8s.client import Client
 from linkerd.k8s.errors import AlreadyExists, Invalid
 from linkerd.k8s.resources import (
+    CONFIG_MAPS,
     HTTP_ROUTES,
     MESH_TLS_AUTHENTICATIONS,
     NAMESPACES,
@@ -78,6 +79,21 @@ async def test_install_refuses_a_second_installation(client: Client, kubeconfig)
     code, out, err = await run(kubeconfig, sys.executable, "-m", "linkerd.cli.main", "install", "-L", "twice")
     assert (code, out) == (1, "")
     assert "ConfigMap/linkerd-config already exists" in err
+
+
+async def test_inject_takes_the_anchors_that_are_trusted_now(client: Client, kubeconfig, namespace):
+    """Those of the installation may have been replaced since."""
+    for name, data in (
+        ("linkerd-config", {"values": "linkerdVersion: stable-9.9.9\nidentityTrustAnchorsPEM: OLD\n"}),
+        ("linkerd-identity-trust-roots", {"ca-bundle.crt": "NEW"}),
+    ):
+        await client.create(CONFIG_MAPS, {"metadata": {"name": name}, "data": data}, namespace)
+    pod = "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: app, image: app}]}}"
+    inject = (sys.executable, "-m", "linkerd.cli.main", "inject", "--manual", "-L", namespace, "-")
+    code, out, err = await run(kubeconfig, *inject, stdin=pod)
+    assert code == 0, err
+    assert "value: NEW" in out
+    assert "OLD" not in out
 
 
 async def test_check_pre_creates_everything_as_a_dry_run(kubeconfig):

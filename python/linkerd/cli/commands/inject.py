@@ -126,6 +126,7 @@ async def _settings(ctx: Context, ignore_cluster: bool) -> Settings:
     import yaml
 
     from linkerd.cli.rendering import complete_values
+    from linkerd.install.control_plane import CONFIG, TRUST_ROOTS
     from linkerd.k8s.errors import NotFound
     from linkerd.k8s.resources import CONFIG_MAPS
 
@@ -134,8 +135,10 @@ async def _settings(ctx: Context, ignore_cluster: bool) -> Settings:
         return settings_from_values(values, ctx.linkerd_namespace, values["identityTrustAnchorsPEM"])
     async with ctx.client() as client:
         try:
-            config = await client.get(CONFIG_MAPS, "linkerd-config", ctx.linkerd_namespace)
+            config = await client.get(CONFIG_MAPS, CONFIG, ctx.linkerd_namespace)
+            roots = await client.get(CONFIG_MAPS, TRUST_ROOTS, ctx.linkerd_namespace)
         except NotFound as error:
             raise UserError(str(error), "install Linkerd first, or pass `--ignore-cluster`") from None
     values = yaml.safe_load(config["data"]["values"])
-    return settings_from_values(values, ctx.linkerd_namespace, values.get("identityTrustAnchorsPEM") or "")
+    # Not those of the installation, which may have been replaced since.
+    return settings_from_values(values, ctx.linkerd_namespace, (roots.get("data") or {}).get("ca-bundle.crt") or "")
