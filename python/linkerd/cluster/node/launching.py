@@ -249,9 +249,10 @@ def _become(spec: dict[str, Any], fds: Fds, status: socket.socket) -> None:
         _take_pipes(spec, fds)
     _change_user(spec)
     os.chdir(spec["cwd"])
-    # What Python and the spawner ignore would stay ignored after exec.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    # What Python, the spawner or whoever started the cluster (`nohup`) ignores would stay ignored after exec.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.execvpe(spec["argv"][0], spec["argv"], spec["env"])
 
