@@ -105,7 +105,7 @@ async fn serve_port(
                 NoServerTls::NoTlsFromRemote
             };
             let connection = connection(boxed(io), ServerTls::None(reason));
-            return forward::serve(inbound, connection, Some(app), drain).await;
+            return Box::pin(forward::serve(inbound, connection, Some(app), drain)).await;
         }
     };
     match detected {
@@ -119,7 +119,7 @@ async fn serve_port(
                 sni: sni.map(Into::into),
             };
             let io = connection(PrefixedIo::new(io.prefix().clone(), boxed_tail(io)), tls);
-            forward::serve(inbound, io, None, drain).await
+            Box::pin(forward::serve(inbound, io, None, drain)).await
         }
         Detected::NotTls => {
             let reason = if policy.is_opaque() {
@@ -205,7 +205,7 @@ async fn serve_direct(
     let io = PrefixedIo::new(buf.freeze(), io);
     let connection = Connection::new(inbound, io, client, tls, port, policy);
     match header.protocol {
-        None => forward::serve(inbound, connection, None, drain).await,
+        None => Box::pin(forward::serve(inbound, connection, None, drain)).await,
         Some(SessionProtocol::Http1) => serve_http(inbound, Version::Http1, connection, drain).await,
         Some(SessionProtocol::Http2) => serve_http(inbound, Version::Http2, connection, drain).await,
     }
@@ -305,7 +305,7 @@ async fn serve_transported(
     match carries {
         Carries::Nothing => Ok(()),
         Carries::Http(version) => serve_http(inbound, version, connection, drain).await,
-        Carries::Bytes { app } => forward::serve(inbound, connection, app, drain).await,
+        Carries::Bytes { app } => Box::pin(forward::serve(inbound, connection, app, drain)).await,
     }
 }
 
@@ -347,7 +347,9 @@ async fn serve_http(
             }
         }
         Version::Http2 => {
-            if let Err(error) = h2::serve(io, session, &config.http2_server, drain).await {
+            let served = h2::serve(io, session, &config.http2_server, drain);
+            // In the heap: a task is as large as its largest part, and most wait as idle HTTP/1 connections.
+            if let Err(error) = Box::pin(served).await {
                 debug!(%error, "HTTP/2 connection ended");
             }
         }

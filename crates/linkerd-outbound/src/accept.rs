@@ -2,6 +2,9 @@
 //!
 //! As on the inbound side nobody waits for detection: a client that says nothing has its destination opened as bytes,
 //! and whoever speaks first decides.
+//!
+//! A connection is one task for all its life, as large as its largest part. Most wait as idle HTTP/1 connections, so
+//! what is not that is in the heap while it lasts.
 
 use crate::{
     Outbound,
@@ -49,21 +52,21 @@ async fn serve_destination(
     drain: drain::Watch,
 ) -> Result<(), Error> {
     let destination = outbound.destinations.of(outbound, &LookupTarget::Addr(dst));
-    let plan = destination.plan(DISCOVERY).await?;
+    let plan = Box::pin(destination.plan(DISCOVERY)).await?;
     if let Protocol::Tls(routes) = &plan.protocol {
-        return serve_tls(outbound, io, client, dst, routes).await;
+        return Box::pin(serve_tls(outbound, io, client, dst, routes)).await;
     }
     let mut io = counted(outbound, dst, io.into());
     let version = match &plan.protocol {
         // An ingress may speak HTTP to what is opaque for others: each request says where it goes.
         Protocol::Bytes(bytes) if !outbound.config.ingress => {
-            return forward::serve(outbound, io, client, bytes, None).await;
+            return Box::pin(forward::serve(outbound, io, client, bytes, None)).await;
         }
         Protocol::Http1(_) => Version::Http1,
         Protocol::Http2(_) => Version::Http2,
         Protocol::Detect { .. } | Protocol::Bytes(_) | Protocol::Invalid(_) | Protocol::Tls(_) => {
             let mut buf = BytesMut::new();
-            let found = detect_http(&plan, &mut io, &mut buf).await?;
+            let found = Box::pin(detect_http(&plan, &mut io, &mut buf)).await?;
             io = io.with_prefix(buf.freeze());
             match found {
                 Found::Http(version) => version,
@@ -75,7 +78,7 @@ async fn serve_destination(
                             "invalid client policy configuration",
                         ));
                     };
-                    return forward::serve(outbound, io, client, opaque, opened).await;
+                    return Box::pin(forward::serve(outbound, io, client, opaque, opened)).await;
                 }
             }
         }
@@ -116,7 +119,8 @@ async fn serve_http(
             }
         }
         Version::Http2 => {
-            if let Err(error) = h2::serve(io, session, &outbound.config.http2_server, drain).await {
+            let served = h2::serve(io, session, &outbound.config.http2_server, drain);
+            if let Err(error) = Box::pin(served).await {
                 debug!(%error, "HTTP/2 connection ended");
             }
         }
