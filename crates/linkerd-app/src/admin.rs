@@ -47,7 +47,7 @@ impl Admin {
         match request.uri().path() {
             "/live" => text(StatusCode::OK, "live\n"),
             "/ready" => self.ready(),
-            "/metrics" => metrics::respond(request.headers(), &self.metrics, &self.control),
+            "/metrics" => metrics::respond(request.headers(), &self.metrics),
             "/env.json" => local(client, || self.environment(&request)),
             "/discovery.json" => local(client, || {
                 json(&discovery::describe(&self.control, &self.credentials))

@@ -1,116 +1,136 @@
 //! Metrics of the process and of its identity, read when they are asked for.
 
 use linkerd_control::{Control, IdentityStatus};
+use linkerd_metrics::{Encode, Kind, Labels, Number};
 use std::{
-    fmt::Write as _,
     fs,
     sync::LazyLock,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Appends all of them. What /proc does not tell is left out.
-pub fn render(out: &mut String, control: &Control) {
+/// Writes all of them. What /proc does not tell is left out.
+pub(crate) fn encode(out: &mut dyn Encode, control: &Control) {
     identity(out, control.identity());
     build(out);
     process(out);
 }
 
-fn identity(out: &mut String, status: &IdentityStatus) {
-    let prefix = "control_identity_cert";
+fn identity(out: &mut dyn Encode, status: &IdentityStatus) {
     if status.expiration() > 0 {
         gauge(
             out,
-            &format!("{prefix}_expiration_timestamp_seconds"),
-            "When the certificate expires",
-            status.expiration(),
+            "control_identity_cert_expiration_timestamp_seconds",
+            "When the certificate expires.",
+            Number::Unsigned(status.expiration()),
         );
         gauge(
             out,
-            &format!("{prefix}_refresh_timestamp_seconds"),
-            "When it was last renewed",
-            status.refreshed(),
+            "control_identity_cert_refresh_timestamp_seconds",
+            "When it was last renewed.",
+            Number::Unsigned(status.refreshed()),
         );
     }
-    let name = format!("{prefix}_refreshes_total");
-    header(out, &name, "Attempts to renew it", "counter");
-    let _ = writeln!(out, "{name}{{result=\"ok\"}} {}", status.successes());
-    let _ = writeln!(out, "{name}{{result=\"error\"}} {}", status.failures());
+    let name = "control_identity_cert_refreshes_total";
+    out.family(name, "Attempts to renew it.", Kind::Counter);
+    for (result, count) in [("ok", status.successes()), ("error", status.failures())] {
+        out.number(&Labels::new().with("result", result), Number::Unsigned(count));
+    }
 }
 
-fn build(out: &mut String) {
-    header(out, "proxy_build_info", "What this proxy is", "gauge");
+fn build(out: &mut dyn Encode) {
     let profile = if cfg!(debug_assertions) {
         "debug"
     } else {
         "release"
     };
-    let version = crate::VERSION;
-    let _ = writeln!(
-        out,
-        "proxy_build_info{{version=\"{version}\",profile=\"{profile}\",vendor=\"linkerd\"}} 1"
-    );
+    let labels = Labels::new()
+        .with("date", option_env!("LINKERD2_PROXY_BUILD_DATE").unwrap_or(""))
+        .with("git_sha", option_env!("LINKERD2_PROXY_GIT_SHA").unwrap_or(""))
+        .with("profile", profile)
+        .with(
+            "vendor",
+            option_env!("LINKERD2_PROXY_VENDOR").unwrap_or("linkerd"),
+        )
+        .with("version", crate::VERSION);
+    out.family("proxy_build_info", "What this proxy is.", Kind::Gauge);
+    out.number(&labels, Number::Unsigned(1));
+    let crypto = linkerd_tls::crypto();
+    let labels = Labels::new()
+        .with("tls_suites", &crypto.suites.join(","))
+        .with("tls_kx_groups", &crypto.key_exchanges.join(","))
+        .with("tls_rand", crypto.provider)
+        .with("tls_key_provider", crypto.provider)
+        .with("tls_fips", if crypto.fips { "true" } else { "false" });
+    out.family("rustls_info", "The cryptography of this proxy.", Kind::Gauge);
+    out.number(&labels, Number::Unsigned(1));
 }
 
-fn process(out: &mut String) {
+fn process(out: &mut dyn Encode) {
     let start = START.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     gauge(
         out,
         "process_start_time_seconds",
-        "Start, in seconds since 1970",
-        seconds(start.as_secs_f64()),
+        "Start, in seconds since 1970.",
+        millis(start),
     );
     gauge(
         out,
         "process_clock_time_seconds",
-        "The clock, in seconds since 1970",
-        seconds(now.as_secs_f64()),
+        "The clock, in seconds since 1970.",
+        millis(now),
     );
     counter(
         out,
         "process_uptime_seconds_total",
-        "Time since the start",
-        seconds(START.since.elapsed().as_secs_f64()),
+        "Time since the start.",
+        millis(START.since.elapsed()),
     );
     if let Some(stat) = Stat::read() {
         counter(
             out,
             "process_cpu_seconds_total",
-            "User and system time",
-            stat.cpu_seconds,
+            "User and system time.",
+            Number::Float(stat.cpu_seconds),
         );
         gauge(
             out,
             "process_virtual_memory_bytes",
-            "Address space",
-            stat.virtual_bytes,
+            "Address space.",
+            Number::Unsigned(stat.virtual_bytes),
         );
         gauge(
             out,
             "process_resident_memory_bytes",
-            "Resident memory",
-            stat.resident_bytes,
+            "Resident memory.",
+            Number::Unsigned(stat.resident_bytes),
         );
-        gauge(out, "process_threads", "Threads", stat.threads);
+        gauge(out, "process_threads", "Threads.", Number::Unsigned(stat.threads));
     }
     if let Ok(fds) = fs::read_dir("/proc/self/fd") {
-        gauge(out, "process_open_fds", "Open file descriptors", fds.count());
+        let count = Number::Unsigned(fds.count() as u64);
+        gauge(out, "process_open_fds", "Open file descriptors.", count);
     }
     if let Some(limit) = max_fds() {
-        gauge(out, "process_max_fds", "Limit of file descriptors", limit);
+        gauge(
+            out,
+            "process_max_fds",
+            "Limit of file descriptors.",
+            Number::Unsigned(limit),
+        );
     }
     if let Some((received, transmitted)) = network() {
         counter(
             out,
             "process_network_receive_bytes_total",
-            "Received by the pod's interfaces",
-            received,
+            "Received by the pod's interfaces.",
+            Number::Unsigned(received),
         );
         counter(
             out,
             "process_network_transmit_bytes_total",
-            "Sent by the pod's interfaces",
-            transmitted,
+            "Sent by the pod's interfaces.",
+            Number::Unsigned(transmitted),
         );
     }
 }
@@ -132,7 +152,7 @@ pub fn mark_start() {
 }
 
 struct Stat {
-    cpu_seconds: String,
+    cpu_seconds: f64,
     virtual_bytes: u64,
     resident_bytes: u64,
     threads: u64,
@@ -150,7 +170,7 @@ impl Stat {
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let ticks = field(14)? + field(15)?;
         Some(Self {
-            cpu_seconds: format!("{}.{:02}", ticks / TICKS_PER_SECOND, ticks % TICKS_PER_SECOND),
+            cpu_seconds: Duration::from_millis(ticks * MILLIS_PER_TICK).as_secs_f64(),
             threads: field(20)?,
             virtual_bytes: field(23)?,
             resident_bytes: field(24)? * PAGE_BYTES,
@@ -181,27 +201,23 @@ fn network() -> Option<(u64, u64)> {
     }))
 }
 
-fn seconds(value: f64) -> String {
-    format!("{value:.3}")
+fn gauge(out: &mut dyn Encode, name: &str, help: &str, value: Number) {
+    out.family(name, help, Kind::Gauge);
+    out.number(&Labels::new(), value);
 }
 
-fn gauge(out: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
-    header(out, name, help, "gauge");
-    let _ = writeln!(out, "{name} {value}");
+fn counter(out: &mut dyn Encode, name: &str, help: &str, value: Number) {
+    out.family(name, help, Kind::Counter);
+    out.number(&Labels::new(), value);
 }
 
-fn counter(out: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
-    header(out, name, help, "counter");
-    let _ = writeln!(out, "{name} {value}");
-}
-
-fn header(out: &mut String, name: &str, help: &str, kind: &str) {
-    let _ = writeln!(out, "# HELP {name} {help}.");
-    let _ = writeln!(out, "# TYPE {name} {kind}");
+/// Seconds, exact to the millisecond.
+fn millis(duration: Duration) -> Number {
+    Number::Float((duration.as_secs_f64() * 1_000.0).round() / 1_000.0)
 }
 
 /// Both are constants of Linux on the machines that this proxy is built for.
-const TICKS_PER_SECOND: u64 = 100;
+const MILLIS_PER_TICK: u64 = 10;
 const PAGE_BYTES: u64 = 4096;
 
 #[cfg(test)]
@@ -212,10 +228,8 @@ mod tests {
     fn names_with_blanks_and_parentheses_do_not_shift_the_fields() {
         let fields: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
         let stat = Stat::parse(&format!("1 (a) b (c) S {}", fields.join(" "))).unwrap();
-        assert_eq!(
-            (stat.cpu_seconds.as_str(), stat.threads, stat.virtual_bytes),
-            ("0.29", 20, 23)
-        );
+        assert!((stat.cpu_seconds - 0.29).abs() < 1e-9);
+        assert_eq!((stat.threads, stat.virtual_bytes), (20, 23));
         assert_eq!(stat.resident_bytes, 24 * PAGE_BYTES);
     }
 

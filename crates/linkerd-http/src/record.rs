@@ -9,7 +9,10 @@ use http::{HeaderMap, StatusCode};
 use linkerd_metrics::{Classification, HttpSeries, ResponseEnd};
 use linkerd_policy::{Profile, profile::Route};
 use linkerd_stack::{Cause, Error, is_grpc};
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What tells success from failure.
 #[derive(Clone, Debug, Default)]
@@ -106,19 +109,20 @@ impl Record {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.record_latency();
+        let elapsed = self.started.elapsed();
+        if !self.recorded_latency {
+            self.record_latency(elapsed);
+        }
         let response = self.response_end(end);
         for s in &self.series {
+            s.duration(elapsed);
             s.response(response);
         }
     }
 
-    fn record_latency(&mut self) {
-        if std::mem::replace(&mut self.recorded_latency, true) {
-            return;
-        }
+    fn record_latency(&mut self, latency: Duration) {
+        self.recorded_latency = true;
         let status = self.head.map(|h| h.status.as_u16());
-        let latency = self.started.elapsed();
         for s in &self.series {
             s.latency(status, latency);
         }
@@ -182,7 +186,9 @@ fn end_error(end: End<'_>) -> Option<&'static str> {
 
 impl Observe for Record {
     fn data(&mut self, _bytes: usize) {
-        self.record_latency();
+        if !self.recorded_latency {
+            self.record_latency(self.started.elapsed());
+        }
     }
 
     fn end(&mut self, end: End<'_>) {
@@ -202,7 +208,6 @@ mod tests {
     use crate::Body;
     use http_body_util::BodyExt;
     use linkerd_metrics::{HttpFamilies, Labels, Registry};
-    use std::time::Duration;
 
     struct Rig {
         registry: Registry,

@@ -366,7 +366,7 @@ impl Connection {
         port: Arc<Port>,
         policy: Arc<ServerPolicy>,
     ) -> Self {
-        let tls_labels = labels::tls(&tls, &inbound.metrics.names);
+        let tls_labels = labels::tls(&tls, &inbound.metrics);
         let peer = Labels::new()
             .with("direction", "inbound")
             .with("peer", "src")

@@ -1,5 +1,6 @@
 //! The labels of inbound metrics (Linkerd's names).
 
+use crate::metrics::Metrics;
 use linkerd_metrics::{Bounded, Labels};
 use linkerd_policy::Meta;
 use linkerd_tls::ServerTls;
@@ -19,16 +20,18 @@ pub(crate) fn other_target() -> Labels {
         .fold(Labels::new(), |labels, name| labels.with(name, OTHER))
 }
 
-pub(crate) fn tls(tls: &ServerTls, names: &Bounded) -> Labels {
+pub(crate) fn tls(tls: &ServerTls, metrics: &Metrics) -> Labels {
     match tls {
         ServerTls::Terminated { client_id } => {
             let id = client_id
                 .as_ref()
-                .map_or_else(|| "".into(), |id| names.admit(id.as_str()));
+                .map_or_else(|| "".into(), |id| metrics.client_ids.admit(id.as_str()));
             Labels::new().with("tls", "true").with("client_id", &id)
         }
         ServerTls::PassThrough { sni } => {
-            let sni = sni.as_deref().map_or_else(|| "".into(), |sni| names.admit(sni));
+            let sni = sni
+                .as_deref()
+                .map_or_else(|| "".into(), |sni| metrics.snis.admit(sni));
             Labels::new().with("tls", "opaque").with("sni", &sni)
         }
         ServerTls::None(reason) => Labels::new()

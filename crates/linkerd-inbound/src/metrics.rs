@@ -16,8 +16,10 @@ pub(crate) struct Metrics {
     pub(crate) tcp_deny: Family<Counter>,
     pub(crate) tcp_terminate: Family<Counter>,
     pub(crate) tcp_errors: Family<Counter>,
-    /// Identities and server names that clients present.
-    pub(crate) names: Bounded,
+    /// Identities that clients prove.
+    pub(crate) client_ids: Bounded,
+    /// Server names that clients ask for: anybody can make them up.
+    pub(crate) snis: Bounded,
 }
 
 impl Metrics {
@@ -62,7 +64,8 @@ impl Metrics {
                 "inbound_tcp_errors_total",
                 "The total number of inbound TCP connections that could not be processed due to a proxy error.",
             ),
-            names: Bounded::new(MAX_NAMES, registry.overflow("client_names")),
+            client_ids: registry.bounded("client_id", MAX_NAMES),
+            snis: registry.bounded("sni", MAX_NAMES),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Families of series and the registry that prints them.
 
-use crate::{Buckets, Counter, Gauge, Histogram, Labels, value::Print};
+use crate::{
+    Bounded, Buckets, Counter, DURATION_SECONDS, Encode, Gauge, Histogram, Labels, Text, value::Print,
+};
 use parking_lot::Mutex;
 use std::{
+    any::Any,
     collections::HashMap,
-    fmt::{self, Write},
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,10 +21,12 @@ pub struct Registry {
 struct Shared {
     retain_idle: Duration,
     collectors: Mutex<Vec<Collector>>,
+    /// Both directions count in the same families.
+    families: Mutex<HashMap<&'static str, Box<dyn Any + Send + Sync>>>,
     overflow: Family<Counter>,
 }
 
-type Collector = Box<dyn Fn(&mut String) + Send + Sync>;
+type Collector = Box<dyn Fn(&mut dyn Encode) + Send + Sync>;
 
 /// The series of one metric name.
 pub struct Family<M>(Arc<Inner<M>>);
@@ -67,6 +72,7 @@ impl Registry {
         let shared = Shared {
             retain_idle,
             collectors: Mutex::default(),
+            families: Mutex::default(),
             overflow: overflow.clone(),
         };
         let registry = Self {
@@ -96,9 +102,21 @@ impl Registry {
         self.family(name, help, move || Histogram::new(buckets))
     }
 
-    /// Adds lines that are computed at the scrape: the process's own numbers.
-    pub fn collect(&self, collector: impl Fn(&mut String) + Send + Sync + 'static) {
+    /// Durations in seconds, fine enough for percentiles where the scraper takes native histograms.
+    #[must_use]
+    pub fn durations(&self, name: &'static str, help: &'static str) -> Family<Histogram> {
+        self.family(name, help, || Histogram::with_native(&DURATION_SECONDS))
+    }
+
+    /// Adds families that are computed at the scrape: the process's own numbers.
+    pub fn collect(&self, collector: impl Fn(&mut dyn Encode) + Send + Sync + 'static) {
         self.shared.collectors.lock().push(Box::new(collector));
+    }
+
+    /// Bounds the values of label `what`, which the network can make up.
+    #[must_use]
+    pub fn bounded(&self, what: &str, capacity: usize) -> Bounded {
+        Bounded::new(capacity, self.shared.retain_idle, self.overflow(what))
     }
 
     /// The counter that says how often a bound on `what` was hit.
@@ -107,12 +125,18 @@ impl Registry {
         self.shared.overflow.series(&Labels::new().with("family", what))
     }
 
-    /// Prints all series in Prometheus' text format.
-    pub fn render(&self, out: &mut String) {
+    /// Writes all series.
+    pub fn encode(&self, out: &mut dyn Encode) {
         for collect in self.shared.collectors.lock().iter() {
             collect(out);
         }
-        out.push_str("# EOF\n");
+    }
+
+    /// Appends all series in Prometheus' text format.
+    pub fn render(&self, out: &mut String) {
+        let mut text = Text::default();
+        self.encode(&mut text);
+        out.push_str(&text.finish());
     }
 
     fn family<M: Print + Send + Sync + 'static>(
@@ -121,6 +145,10 @@ impl Registry {
         help: &'static str,
         make: impl Fn() -> M + Send + Sync + 'static,
     ) -> Family<M> {
+        let mut families = self.shared.families.lock();
+        if let Some(known) = families.get(name).and_then(|family| family.downcast_ref()) {
+            return Family::clone(known);
+        }
         let overflow = Overflow {
             series: Arc::new(make()),
             hits: self.overflow(name),
@@ -134,6 +162,7 @@ impl Registry {
             overflow: Some(overflow),
             series: Mutex::default(),
         }));
+        families.insert(name, Box::new(family.clone()));
         let printed = family.clone();
         self.collect(move |out| printed.print(out, Instant::now()));
         family
@@ -175,28 +204,27 @@ impl<M> Family<M> {
 }
 
 impl<M: Print> Family<M> {
-    fn print(&self, out: &mut String, now: Instant) {
+    fn print(&self, out: &mut dyn Encode, now: Instant) {
         self.print_some(out, now, |_| true);
     }
 
-    fn print_some(&self, out: &mut String, now: Instant, wanted: impl Fn(&M) -> bool) {
+    fn print_some(&self, out: &mut dyn Encode, now: Instant, wanted: impl Fn(&M) -> bool) {
         let inner = &*self.0;
         let mut all = inner.series.lock();
         retire(&mut all, inner.retain_idle, now);
         if !all.values().any(|series| wanted(&series.value)) {
             return;
         }
-        let name = inner.name;
-        let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", inner.help, M::TYPE);
+        out.family(inner.name, inner.help, M::KIND);
         for (labels, series) in all.iter().filter(|(_, series)| wanted(&series.value)) {
-            series.value.print(out, name, labels);
+            series.value.print(out, labels);
         }
         if let Some(overflow) = &inner.overflow
             && overflow.hits.value() > 0
         {
             overflow
                 .series
-                .print(out, name, &Labels::new().with("overflow", "true"));
+                .print(out, &Labels::new().with("overflow", "true"));
         }
     }
 }
@@ -261,17 +289,32 @@ mod tests {
     }
 
     #[test]
+    fn a_family_that_two_ask_for_is_printed_once() {
+        let registry = Registry::new(RETAIN);
+        for direction in ["inbound", "outbound"] {
+            let labels = Labels::new().with("direction", direction);
+            registry
+                .counter("requests_total", "Requests.")
+                .series(&labels)
+                .incr();
+        }
+        assert_eq!(rendered(&registry).matches("# TYPE requests_total").count(), 1);
+    }
+
+    #[test]
     fn an_idle_series_disappears_and_a_held_one_stays() {
         let registry = Registry::new(RETAIN);
         let family = registry.counter("requests_total", "Requests.");
         let held = family.series(&Labels::new().with("a", "held"));
         drop(family.series(&Labels::new().with("a", "idle")));
         let start = Instant::now();
-        let mut out = String::new();
-        family.print(&mut out, start);
-        assert!(out.contains("idle"));
-        out.clear();
-        family.print(&mut out, start + RETAIN);
+        let printed = |at| {
+            let mut out = Text::default();
+            family.print(&mut out, at);
+            out.finish()
+        };
+        assert!(printed(start).contains("idle"));
+        let out = printed(start + RETAIN);
         assert!(out.contains("held") && !out.contains("idle"), "{out}");
         drop(held);
     }

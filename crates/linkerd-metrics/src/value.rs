@@ -1,12 +1,10 @@
 //! What a series holds.
 
+use crate::{Counts, Encode, Kind, Labels, Number, native::Native};
 use std::{
-    fmt::Write,
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
-
-use crate::Labels;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -50,7 +48,7 @@ impl Gauge {
     }
 }
 
-/// The bounds of a histogram, in µs, and how many µs one printed unit has.
+/// The bounds of a histogram, in a small unit (µs, bytes), and how many of them one printed unit has.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Buckets {
     pub bounds: &'static [u64],
@@ -67,12 +65,25 @@ pub const LATENCY_MS: Buckets = Buckets {
     unit: 1_000,
 };
 
-/// Counts durations by size. It keeps µs, whatever unit it prints.
+/// Of durations that have a native histogram for who needs it finer.
+pub const DURATION_SECONDS: Buckets = Buckets {
+    bounds: &[
+        250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+        2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
+    ],
+    unit: SECOND,
+};
+
+/// µs of a second: the unit of histograms whose bounds are given in µs and printed in seconds.
+pub const SECOND: u64 = 1_000_000;
+
+/// Counts values by size. Durations are kept in µs, whatever unit is printed.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: &'static Buckets,
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
+    native: Option<Box<Native>>,
 }
 
 impl Histogram {
@@ -82,14 +93,31 @@ impl Histogram {
             buckets,
             counts: (0..=buckets.bounds.len()).map(|_| AtomicU64::new(0)).collect(),
             sum: AtomicU64::new(0),
+            native: None,
+        }
+    }
+
+    /// With a native histogram beside the buckets.
+    #[must_use]
+    pub fn with_native(buckets: &'static Buckets) -> Self {
+        Self {
+            native: Some(Box::default()),
+            ..Self::new(buckets)
         }
     }
 
     pub fn record(&self, value: Duration) {
-        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-        let bucket = self.buckets.bounds.partition_point(|bound| *bound < micros);
+        self.record_value(u64::try_from(value.as_micros()).unwrap_or(u64::MAX));
+        if let Some(native) = &self.native {
+            native.record(value);
+        }
+    }
+
+    /// Counts a value in the buckets' smallest unit.
+    pub fn record_value(&self, value: u64) {
+        let bucket = self.buckets.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket].fetch_add(1, Relaxed);
-        self.sum.fetch_add(micros, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
     }
 
     #[must_use]
@@ -98,78 +126,47 @@ impl Histogram {
     }
 }
 
-/// A value that can print itself as one or more lines of a scrape.
+/// A value that can write itself into a scrape.
 pub trait Print {
-    const TYPE: &'static str;
+    const KIND: Kind;
 
-    fn print(&self, out: &mut String, name: &str, labels: &Labels);
+    fn print(&self, out: &mut dyn Encode, labels: &Labels);
 }
 
 impl Print for Counter {
-    const TYPE: &'static str = "counter";
+    const KIND: Kind = Kind::Counter;
 
-    fn print(&self, out: &mut String, name: &str, labels: &Labels) {
-        print_line(out, name, labels, self.value());
+    fn print(&self, out: &mut dyn Encode, labels: &Labels) {
+        out.number(labels, Number::Unsigned(self.value()));
     }
 }
 
 impl Print for Gauge {
-    const TYPE: &'static str = "gauge";
+    const KIND: Kind = Kind::Gauge;
 
-    fn print(&self, out: &mut String, name: &str, labels: &Labels) {
-        print_line(out, name, labels, self.value());
+    fn print(&self, out: &mut dyn Encode, labels: &Labels) {
+        out.number(labels, Number::Signed(self.value()));
     }
 }
 
 impl Print for Histogram {
-    const TYPE: &'static str = "histogram";
+    const KIND: Kind = Kind::Histogram;
 
-    fn print(&self, out: &mut String, name: &str, labels: &Labels) {
-        let comma = if labels.as_str().is_empty() { "" } else { "," };
-        let mut total = 0;
-        for (i, count) in self.counts.iter().enumerate() {
-            total += count.load(Relaxed);
-            let _ = write!(out, "{name}_bucket{{{}{comma}le=\"", labels.as_str());
-            match self.buckets.bounds.get(i) {
-                Some(bound) => print_units(out, *bound, self.buckets.unit),
-                None => out.push_str("+Inf"),
-            }
-            let _ = writeln!(out, "\"}} {total}");
-        }
-        let _ = write!(out, "{name}_count");
-        labels.write_braced(out);
-        let _ = write!(out, " {total}\n{name}_sum");
-        labels.write_braced(out);
-        out.push(' ');
-        print_units(out, self.sum.load(Relaxed), self.buckets.unit);
-        out.push('\n');
-    }
-}
-
-fn print_line(out: &mut String, name: &str, labels: &Labels, value: impl std::fmt::Display) {
-    out.push_str(name);
-    labels.write_braced(out);
-    let _ = writeln!(out, " {value}");
-}
-
-/// Prints µs in a larger unit without rounding.
-fn print_units(out: &mut String, micros: u64, unit: u64) {
-    let _ = write!(out, "{}", micros / unit);
-    let mut rest = micros % unit;
-    if rest > 0 {
-        out.push('.');
-        let mut digit = unit / 10;
-        while rest > 0 && digit > 0 {
-            let _ = write!(out, "{}", rest / digit);
-            rest %= digit;
-            digit /= 10;
-        }
+    fn print(&self, out: &mut dyn Encode, labels: &Labels) {
+        let counts = Counts {
+            buckets: self.buckets,
+            counts: self.counts.iter().map(|c| c.load(Relaxed)).collect(),
+            sum: self.sum.load(Relaxed),
+            native: self.native.as_ref().map(|native| native.counts()),
+        };
+        out.histogram(labels, &counts);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Text;
     use proptest::prelude::*;
 
     #[test]
@@ -178,8 +175,10 @@ mod tests {
         for micros in [0, 1_000, 1_001, 60_000_000] {
             histogram.record(Duration::from_micros(micros));
         }
-        let mut out = String::new();
-        histogram.print(&mut out, "h", &Labels::new().with("a", "b"));
+        let mut out = Text::default();
+        out.family("h", "H.", Kind::Histogram);
+        histogram.print(&mut out, &Labels::new().with("a", "b"));
+        let out = out.finish();
         assert!(out.contains("h_bucket{a=\"b\",le=\"1\"} 2\n"), "{out}");
         assert!(out.contains("h_bucket{a=\"b\",le=\"2\"} 3\n"), "{out}");
         assert!(out.contains("h_bucket{a=\"b\",le=\"50000\"} 3\n"), "{out}");
@@ -191,15 +190,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn units_are_printed_exactly(micros in 0u64..10_000_000_000) {
-            let mut out = String::new();
-            print_units(&mut out, micros, 1_000);
-            let (whole, fraction) = out.split_once('.').unwrap_or((&out, ""));
-            let fraction: u64 = format!("{fraction:0<3}").parse().unwrap();
-            prop_assert_eq!(whole.parse::<u64>().unwrap() * 1_000 + fraction, micros);
-        }
-
         #[test]
         fn every_value_is_counted_once(values in proptest::collection::vec(0u64..100_000_000, 0..200)) {
             let histogram = Histogram::new(&LATENCY_MS);

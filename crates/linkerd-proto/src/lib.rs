@@ -36,8 +36,14 @@ pub mod net {
 pub mod opaque_route {
     include!("gen/io.linkerd.proxy.opaque_route.rs");
 }
+pub mod opentelemetry {
+    include!("gen/opentelemetry.proto.collector.trace.v1.rs");
+}
 pub mod outbound {
     include!("gen/io.linkerd.proxy.outbound.rs");
+}
+pub mod prometheus {
+    include!("gen/io.prometheus.client.rs");
 }
 pub mod tap {
     include!("gen/io.linkerd.proxy.tap.rs");

@@ -357,7 +357,7 @@ fn server_config(
 }
 
 /// TLS 1.3 with AES-128 first: it is the fastest with hardware support, and enough (RFC 8446, 9.1).
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     use ring::cipher_suite::{
         TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
     };

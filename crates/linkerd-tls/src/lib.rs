@@ -5,6 +5,7 @@ mod anchors;
 pub mod client_hello;
 mod credentials;
 mod detect;
+mod info;
 mod names;
 mod reason;
 mod verify;
@@ -16,6 +17,7 @@ pub use self::{
         Certificate, ClientStream, Credentials, CredentialsStore, InvalidCertificate, ServerStream, TlsError,
     },
     detect::{Detected, detect},
+    info::{Crypto, crypto},
     names::{first_name, names},
     reason::{ClientTls, NoClientTls, NoServerTls, ServerTls},
 };

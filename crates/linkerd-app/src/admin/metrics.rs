@@ -1,41 +1,48 @@
 //! The scrape.
 
-use super::text;
+use super::with_type;
+use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use linkerd_control::Control;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use linkerd_http::Response;
-use linkerd_metrics::Registry;
+use linkerd_metrics::{PROTOBUF_TYPE, Protobuf, Registry, Text};
 use std::io::{self, Write as _};
 
-pub(super) fn respond(headers: &HeaderMap, registry: &Registry, control: &Control) -> Response {
-    let mut out = String::new();
-    registry.render(&mut out);
-    crate::process::render(&mut out, control);
-    out.push_str("# EOF\n");
-    if !wants_gzip(headers) {
-        return text(StatusCode::OK, out);
+pub(super) fn respond(headers: &HeaderMap, registry: &Registry) -> Response {
+    let (kind, body) = if wants_protobuf(headers) {
+        let mut out = Protobuf::default();
+        registry.encode(&mut out);
+        (PROTOBUF_TYPE, Bytes::from(out.finish()))
+    } else {
+        let mut out = Text::default();
+        registry.encode(&mut out);
+        ("text/plain", Bytes::from(out.finish()))
+    };
+    if !values(headers, &header::ACCEPT_ENCODING).any(|coding| coding.starts_with("gzip")) {
+        return with_type(StatusCode::OK, kind, body);
     }
-    match gzip(out.as_bytes()) {
-        Ok(compressed) => {
-            let mut response = text(StatusCode::OK, compressed);
-            response
-                .headers_mut()
-                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response
-        }
-        Err(_) => text(StatusCode::OK, out),
-    }
+    let Ok(compressed) = gzip(&body) else {
+        return with_type(StatusCode::OK, kind, body);
+    };
+    let mut response = with_type(StatusCode::OK, kind, compressed);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
 }
 
-fn wants_gzip(headers: &HeaderMap) -> bool {
-    let accepted = headers
-        .get_all(header::ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    accepted
-        .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim().starts_with("gzip"))
+/// Prometheus names protobuf first when it is configured for native histograms, and not otherwise.
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let mut kinds = values(headers, &header::ACCEPT);
+    kinds.next().is_some_and(|first| {
+        first.starts_with("application/vnd.google.protobuf") && first.contains("delimited")
+    })
+}
+
+/// The elements of a header's comma-separated lists.
+fn values<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 /// The fastest level: a scrape every few seconds must not be felt by the traffic.
