@@ -5,16 +5,18 @@ use crate::{
     application::Application,
     config::{Config, ProxyConfig},
     log::LogLevel,
+    process,
     serve::{Door, accept},
 };
 use linkerd_control::{Control, PolicyAnswer, Target};
 use linkerd_http::h1;
-use linkerd_inbound::{Inbound, WatchedPolicy};
-use linkerd_metrics::Registry;
+use linkerd_inbound::{AccessLog, Inbound, WatchedPolicy};
+use linkerd_metrics::{Labels, Registry};
 use linkerd_outbound::Outbound;
 use linkerd_policy::{EndpointSet, Profile, ServerPolicy};
 use linkerd_stack::{Cause, drain};
 use linkerd_tls::{Credentials, CredentialsStore};
+use linkerd_trace::Tracer;
 use linkerd_transport::{BoundListener, ListenParams, Listener, OrigDstSource};
 use std::{future::Future, io, net::SocketAddr, sync::Arc, thread, time::Duration};
 use tokio::{
@@ -135,6 +137,7 @@ impl App {
                 .name(format!("worker-{number}"))
                 .spawn(move || worker.work_alone(drains))?;
         }
+        let access_log = worker.access_log.clone();
         worker_runtime()?.block_on(async move {
             let working = tokio::spawn(worker.work(drains));
             tokio::select! {
@@ -160,6 +163,9 @@ impl App {
             }
             working.abort();
         });
+        if let Some(log) = access_log {
+            log.flush();
+        }
         Ok(())
     }
 }
@@ -181,6 +187,7 @@ struct Worker {
     outbound_listeners: Vec<BoundListener>,
     credentials: Credentials,
     application: Arc<Application>,
+    access_log: Option<AccessLog>,
 }
 
 impl Worker {
@@ -200,9 +207,11 @@ impl Worker {
         let credentials = store.credentials();
         let metrics = Registry::new(config.metrics_retain_idle);
         let tap = linkerd_tap::Registry::new(&metrics);
-        let control = Control::spawn(config.control.clone(), store, admin_runtime);
+        let control = Control::spawn(config.control.clone(), store, admin_runtime, &metrics);
         let admin_port = listeners.admin.local_addr()?.port();
         watch_ports(&config, &control, admin_runtime);
+        let told = control.clone();
+        metrics.collect(move |out| process::encode(out, &told));
         let admin = Arc::new(Admin {
             config: config.admin.clone(),
             credentials: credentials.clone(),
@@ -228,11 +237,15 @@ impl Worker {
             });
         }
         let inbound_port = listeners.inbound.local_addr()?.port();
+        let access_log = access_log(&config, &metrics)?;
+        let tracer = tracer(&config, &credentials, &metrics, admin_runtime);
         let parts = Parts {
             discovery: Arc::new(Discovery(control)),
             credentials: credentials.clone(),
             metrics,
             tap,
+            tracer,
+            access_log: access_log.clone(),
         };
         Ok(Self {
             inbound: new_inbound(&config, inbound_port, &parts),
@@ -241,6 +254,7 @@ impl Worker {
             outbound_listeners: listeners.outbound,
             credentials,
             application,
+            access_log,
         })
     }
 
@@ -415,6 +429,8 @@ struct Parts {
     credentials: Credentials,
     metrics: Registry,
     tap: linkerd_tap::Registry,
+    tracer: Option<Tracer>,
+    access_log: Option<AccessLog>,
 }
 
 impl linkerd_outbound::Discover for Discovery {
@@ -429,6 +445,38 @@ impl linkerd_outbound::Discover for Discovery {
     fn endpoints(&self, authority: &Arc<str>) -> watch::Receiver<Option<Arc<EndpointSet>>> {
         self.0.endpoints(authority)
     }
+}
+
+/// Standard error, as Linkerd's: standard output has the proxy's own log.
+fn access_log(config: &Config, metrics: &Registry) -> io::Result<Option<AccessLog>> {
+    let Some(format) = config.access_log else {
+        return Ok(None);
+    };
+    let dropped = metrics
+        .counter(
+            "proxy_access_log_dropped_total",
+            "Lines of the access log that were too many for who reads them.",
+        )
+        .series(&Labels::new());
+    AccessLog::start(format, io::stderr(), dropped).map(Some)
+}
+
+fn tracer(
+    config: &Config,
+    credentials: &Credentials,
+    metrics: &Registry,
+    runtime: &Handle,
+) -> Option<Tracer> {
+    let trace = config.trace.clone()?;
+    let (tracer, spans) = Tracer::new(linkerd_control::dropped_spans(metrics));
+    runtime.spawn(linkerd_control::export_spans(
+        trace,
+        credentials.clone(),
+        config.control.connect_timeout,
+        spans,
+        metrics.clone(),
+    ));
+    Some(tracer)
 }
 
 fn new_inbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Inbound> {
@@ -453,6 +501,8 @@ fn new_inbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Inbound
         credentials: parts.credentials.clone(),
         metrics: parts.metrics.clone(),
         tap: parts.tap.clone(),
+        tracer: parts.tracer.clone(),
+        access_log: parts.access_log.clone(),
     };
     Inbound::new(settings, deps)
 }
@@ -480,6 +530,7 @@ fn new_outbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Outbou
         credentials: parts.credentials.clone(),
         metrics: parts.metrics.clone(),
         tap: parts.tap.clone(),
+        tracer: parts.tracer.clone(),
     };
     Outbound::new(settings, deps)
 }

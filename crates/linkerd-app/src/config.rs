@@ -3,12 +3,14 @@
 mod env;
 mod parse;
 mod secrets;
+mod trace;
 
 pub use self::env::ConfigError;
 use self::env::Env;
 use ipnet::IpNet;
-use linkerd_control::{IdentityConfig, ServiceAddr, StreamLimits};
+use linkerd_control::{IdentityConfig, ServiceAddr, StreamLimits, TraceConfig};
 use linkerd_http::h2;
+use linkerd_inbound::AccessLogFormat;
 use linkerd_policy::{DefaultPolicy, Id, client::Backoff};
 use linkerd_tls::TrustAnchors;
 use linkerd_transport::{ConnectParams, Keepalive, ListenParams, OrigDstSource};
@@ -41,6 +43,13 @@ pub struct Config {
     pub local_id: Id,
     pub server_name: Arc<str>,
     pub metrics_retain_idle: Duration,
+    /// The `authority` label of inbound metrics; clients choose what it says.
+    pub inbound_authority_labels: bool,
+    /// The `hostname` label of outbound routes; the application chooses what it says.
+    pub outbound_hostname_labels: bool,
+    /// Of inbound HTTP requests, to standard error.
+    pub access_log: Option<AccessLogFormat>,
+    pub trace: Option<TraceConfig>,
     pub shutdown_grace: Duration,
     pub workers: usize,
     /// Ports whose policies are watched from the start.
@@ -166,6 +175,12 @@ impl Parts {
             metrics_retain_idle: env
                 .get("METRICS_RETAIN_IDLE", parse::duration)
                 .unwrap_or(Duration::from_secs(600)),
+            inbound_authority_labels: env.get("INBOUND_METRICS_AUTHORITY_LABELS", unsafe_only).is_some(),
+            outbound_hostname_labels: env
+                .get("OUTBOUND_METRICS_HOSTNAME_LABELS", parse::boolean)
+                .unwrap_or(false),
+            access_log: env.text("ACCESS_LOG").and_then(access_log),
+            trace: trace::read(env),
             shutdown_grace: env
                 .get("SHUTDOWN_GRACE_PERIOD", parse::duration)
                 .unwrap_or(Duration::from_secs(120)),
@@ -496,18 +511,38 @@ fn share(available: usize, ratio: f64) -> usize {
 /// A person who set one of these expects something that this proxy does not do, and is told so at the start.
 fn without_effect(env: &Env<'_>) -> Vec<&'static str> {
     let is_on = |name: &&str| env.text(name).is_some_and(|value| value.trim() != "false");
-    WITHOUT_EFFECT.into_iter().filter(is_on).collect()
+    let unknown_log = env
+        .text("ACCESS_LOG")
+        .is_some_and(|format| access_log(format).is_none());
+    let unknown_log = unknown_log.then_some("ACCESS_LOG");
+    WITHOUT_EFFECT
+        .into_iter()
+        .filter(is_on)
+        .chain(unknown_log)
+        .collect()
 }
 
-const WITHOUT_EFFECT: [&str; 9] = [
+fn access_log(format: &str) -> Option<AccessLogFormat> {
+    match format.trim() {
+        "apache" => Some(AccessLogFormat::Apache),
+        "json" => Some(AccessLogFormat::Json),
+        _ => None,
+    }
+}
+
+/// The only value, so that nobody sets it without having read what it means.
+fn unsafe_only(text: &str) -> parse::Parsed<()> {
+    match text.trim() {
+        "unsafe" => Ok(()),
+        other => Err(format!("has to be `unsafe` or unset, not {other:?}")),
+    }
+}
+
+const WITHOUT_EFFECT: [&str; 5] = [
     "INBOUND_HTTP_FAILFAST_TIMEOUT",
     "INBOUND_HTTP_QUEUE_CAPACITY",
     "INBOUND_PORTS_REQUIRE_TLS",
     "INBOUND_GATEWAY_SUFFIXES",
-    "INBOUND_METRICS_AUTHORITY_LABELS",
-    "OUTBOUND_METRICS_HOSTNAME_LABELS",
-    "ACCESS_LOG",
-    "TRACE_COLLECTOR_SVC_ADDR",
     "IDENTITY_SPIRE_WORKLOAD_API_ADDRESS",
 ];
 const PRIVATE_NETWORKS: [&str; 5] = [

@@ -1,9 +1,11 @@
 //! A connection to a service of the control plane: resolved, secured, shared by all streams, made anew when it breaks.
 
+use crate::metrics::{Followed, ServiceMetrics};
 use http::Uri;
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use linkerd_policy::{Id, endpoint::EndpointTls};
+use linkerd_stack::Cause;
 use linkerd_tls::{Credentials, CredentialsStore, TlsError, TrustAnchors};
 use linkerd_transport::{BoxIo, ConnectError, ConnectParams, Keepalive, connect};
 use std::{
@@ -94,6 +96,17 @@ pub(crate) enum ChannelError {
     Http(Arc<hyper::Error>),
 }
 
+impl ChannelError {
+    pub(crate) const fn cause(&self) -> Cause {
+        match self {
+            Self::Resolve(..) | Self::NoAddress(_) | Self::Connect(..) => Cause::ConnectError,
+            Self::Tls(..) => Cause::TlsHandshake,
+            Self::Timeout(_) => Cause::ConnectTimeout,
+            Self::Http(_) => Cause::UpstreamProtocol,
+        }
+    }
+}
+
 /// How a connection is secured.
 #[derive(Clone, Debug)]
 pub(crate) enum Security {
@@ -112,6 +125,7 @@ struct Shared {
     service: ServiceAddr,
     security: Security,
     connect: ConnectParams,
+    metrics: ServiceMetrics,
     /// Held while connecting, so that many streams make one connection.
     slot: Mutex<Slot>,
     connected: Arc<AtomicUsize>,
@@ -127,7 +141,12 @@ struct Slot {
 }
 
 impl Channel {
-    pub(crate) fn new(service: ServiceAddr, security: Security, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        service: ServiceAddr,
+        security: Security,
+        connect_timeout: Duration,
+        metrics: ServiceMetrics,
+    ) -> Self {
         let keepalive = Some(Keepalive(Duration::from_secs(10)));
         let user_timeout = Some(Duration::from_secs(30));
         let connect = ConnectParams {
@@ -139,6 +158,7 @@ impl Channel {
             service,
             security,
             connect,
+            metrics,
             slot: Mutex::default(),
             connected: Arc::default(),
         }))
@@ -155,6 +175,14 @@ impl Channel {
 }
 
 impl Shared {
+    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Incoming>, ChannelError> {
+        let mut sender = self.sender().await?;
+        sender
+            .send_request(request)
+            .await
+            .map_err(|error| ChannelError::Http(Arc::new(error)))
+    }
+
     async fn sender(&self) -> Result<http2::SendRequest<Body>, ChannelError> {
         let asked = Instant::now();
         let mut slot = self.slot.lock().await;
@@ -197,10 +225,7 @@ impl Shared {
     }
 
     async fn open(&self) -> Result<http2::SendRequest<Body>, ChannelError> {
-        let resolving = time::timeout(RESOLVE_TIMEOUT, self.service.resolve()).await;
-        let addrs = resolving
-            .map_err(|_| ChannelError::Timeout(RESOLVE_TIMEOUT))?
-            .map_err(|error| ChannelError::Resolve(self.service.clone(), Arc::new(error)))?;
+        let addrs = self.resolve().await?;
         let mut last = ChannelError::NoAddress(self.service.clone());
         for addr in addrs.into_iter().take(MAX_ADDRESSES) {
             match time::timeout(HANDSHAKE_TIMEOUT, self.open_at(addr)).await {
@@ -210,6 +235,20 @@ impl Shared {
             }
         }
         Err(last)
+    }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, ChannelError> {
+        let resolving = time::timeout(RESOLVE_TIMEOUT, self.service.resolve()).await;
+        let resolved = resolving
+            .map_err(|_| ChannelError::Timeout(RESOLVE_TIMEOUT))
+            .and_then(|found| {
+                found.map_err(|error| ChannelError::Resolve(self.service.clone(), Arc::new(error)))
+            });
+        match &resolved {
+            Ok(_) => self.metrics.resolved.incr(),
+            Err(_) => self.metrics.not_resolved.incr(),
+        }
+        resolved
     }
 
     async fn open_at(&self, addr: SocketAddr) -> Result<http2::SendRequest<Body>, ChannelError> {
@@ -270,7 +309,7 @@ impl Shared {
 }
 
 impl tower_service::Service<http::Request<Body>> for Channel {
-    type Response = http::Response<Incoming>;
+    type Response = http::Response<Followed>;
     type Error = ChannelError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -281,11 +320,14 @@ impl tower_service::Service<http::Request<Body>> for Channel {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let shared = self.0.clone();
         Box::pin(async move {
-            let mut sender = shared.sender().await?;
-            sender
-                .send_request(request)
-                .await
-                .map_err(|error| ChannelError::Http(Arc::new(error)))
+            let call = shared.metrics.call();
+            match shared.send(request).await {
+                Ok(response) => Ok(call.follow(response)),
+                Err(error) => {
+                    call.failed(&error);
+                    Err(error)
+                }
+            }
         })
     }
 }
@@ -303,6 +345,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::ControlMetrics;
+    use linkerd_metrics::Registry;
 
     fn service(host: &str) -> ServiceAddr {
         ServiceAddr {
@@ -349,10 +393,12 @@ mod tests {
             id: None,
         };
         let store = Arc::new(CredentialsStore::new(Id::dns("a.b").unwrap(), "a.b".into()));
+        let metrics = ControlMetrics::new(&Registry::new(Duration::ZERO)).of("policy", &service);
         let channel = Channel::new(
             service,
             Security::Mutual(store.credentials()),
             Duration::from_secs(1),
+            metrics,
         );
         let error = channel.0.sender().await.unwrap_err().to_string();
         assert!(error.contains(&closed.to_string()), "{error}");

@@ -7,9 +7,11 @@ use crate::{
     config::Config as Settings,
     convert, identity,
     identity::IdentityStatus,
+    metrics::ControlMetrics,
     streams::{Endpoints, Heard, InboundPolicies, OutboundPolicies, Profiles},
     subscription::subscribe,
 };
+use linkerd_metrics::Registry;
 use linkerd_policy::{ClientPolicy, EndpointSet, Profile, ServerPolicy, profile::LookupTarget};
 use linkerd_proto::{
     destination::{GetDestination, destination_client::DestinationClient},
@@ -53,14 +55,17 @@ struct Inner {
 impl Control {
     /// Runs its streams on `runtime`, and keeps `store` supplied with certificates.
     #[must_use]
-    pub fn spawn(config: Config, store: CredentialsStore, runtime: &Handle) -> Self {
+    pub fn spawn(config: Config, store: CredentialsStore, runtime: &Handle, registry: &Registry) -> Self {
         let store = Arc::new(store);
         let mutual = Security::Mutual(store.credentials());
-        let channel = |service: &crate::ServiceAddr| {
-            Channel::new(service.clone(), mutual.clone(), config.connect_timeout)
+        let metrics = ControlMetrics::new(registry);
+        let channel = |client: &str, service: &crate::ServiceAddr| {
+            let metrics = metrics.of(client, service);
+            Channel::new(service.clone(), mutual.clone(), config.connect_timeout, metrics)
         };
         let identity = Arc::<IdentityStatus>::default();
-        let (destination, policy) = (channel(&config.destination), channel(&config.policy));
+        let destination = channel("destination", &config.destination);
+        let policy = channel("policy", &config.policy);
         let inner = Inner {
             profiles: Cache::new(config.outbound_idle, destination.connected(), runtime.clone()),
             endpoints: Cache::new(config.outbound_idle, destination.connected(), runtime.clone()),
@@ -78,6 +83,7 @@ impl Control {
             inner.config.connect_timeout,
             store,
             identity,
+            metrics.of("identity", &inner.config.identity.service),
         ));
         Self(Arc::new(inner))
     }

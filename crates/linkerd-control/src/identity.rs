@@ -3,6 +3,7 @@
 use crate::{
     IdentityConfig,
     channel::{Channel, Security},
+    metrics::ServiceMetrics,
 };
 use linkerd_policy::{Id, client::Backoff};
 use linkerd_proto::identity::{CertifyRequest, CertifyResponse, identity_client::IdentityClient};
@@ -77,12 +78,13 @@ pub(crate) async fn maintain(
     connect_timeout: Duration,
     store: Arc<CredentialsStore>,
     status: Arc<IdentityStatus>,
+    metrics: ServiceMetrics,
 ) {
     let mut anchors = config.anchors.clone();
     let retry = retry_backoff();
     let mut failures = 0;
     loop {
-        let pause = match certify(&config, connect_timeout, &store, &mut anchors).await {
+        let pause = match certify(&config, connect_timeout, &store, &mut anchors, &metrics).await {
             Ok(valid_until) => {
                 failures = 0;
                 status.successes.fetch_add(1, Ordering::Relaxed);
@@ -143,6 +145,7 @@ async fn certify(
     connect_timeout: Duration,
     store: &Arc<CredentialsStore>,
     anchors: &mut TrustAnchors,
+    metrics: &ServiceMetrics,
 ) -> Result<SystemTime, CertifyError> {
     let token = read_token(&config.token_file)?;
     let id = store.credentials().local_id().clone();
@@ -154,7 +157,7 @@ async fn certify(
     };
     // A connection of its own each time: it is needed once a day, and its trust must be the current one.
     let security = Security::Bootstrap(store.clone(), anchors.clone());
-    let channel = Channel::new(config.service.clone(), security, connect_timeout);
+    let channel = Channel::new(config.service.clone(), security, connect_timeout, metrics.clone());
     let mut client = IdentityClient::with_origin(channel, config.service.origin());
     let response = time::timeout(CERTIFY_TIMEOUT, client.certify(request))
         .await

@@ -10,12 +10,15 @@ mod config;
 mod control;
 mod convert;
 mod identity;
+mod metrics;
 mod streams;
 mod subscription;
+mod traces;
 
 pub use self::{
     channel::ServiceAddr,
     config::{Config, IdentityConfig, StreamLimits},
     control::{Control, PolicyAnswer, Target},
     identity::IdentityStatus,
+    traces::{TraceConfig, dropped_spans, export_spans},
 };

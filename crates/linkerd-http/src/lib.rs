@@ -12,6 +12,7 @@ pub mod headers;
 mod io;
 mod record;
 mod replay;
+mod stream;
 mod tunnel;
 
 pub use self::{
@@ -19,6 +20,7 @@ pub use self::{
     io::Counted,
     record::{Classes, Record},
     replay::Replay,
+    stream::StreamRecord,
     tunnel::{Transferred, copy_duplex},
 };
 

@@ -6,6 +6,7 @@
 //! connections to it.
 
 mod accept;
+mod access_log;
 mod app;
 mod forward;
 mod labels;
@@ -14,6 +15,8 @@ mod port;
 mod profiles;
 mod rate_limit;
 mod session;
+
+pub use self::access_log::{AccessLog, AccessLogFormat};
 
 use self::{metrics::Metrics, port::Ports, profiles::Profiles};
 use linkerd_http::{h1, h2};
@@ -95,6 +98,9 @@ pub struct Deps {
     pub credentials: Credentials,
     pub metrics: Registry,
     pub tap: linkerd_tap::Registry,
+    /// Absent: no request is traced.
+    pub tracer: Option<linkerd_trace::Tracer>,
+    pub access_log: Option<AccessLog>,
 }
 
 /// The inbound proxy.
@@ -104,6 +110,8 @@ pub struct Inbound {
     credentials: Credentials,
     metrics: Metrics,
     tap: linkerd_tap::Registry,
+    tracer: Option<linkerd_trace::Tracer>,
+    access_log: Option<AccessLog>,
     ports: Ports,
     profiles: Profiles,
     in_flight: Arc<AtomicUsize>,
@@ -119,6 +127,8 @@ impl Inbound {
             discover: deps.discover,
             credentials: deps.credentials,
             tap: deps.tap,
+            tracer: deps.tracer,
+            access_log: deps.access_log,
             in_flight: Arc::default(),
             config,
         })
@@ -145,6 +155,11 @@ impl Inbound {
             }
         }
         views.into_values().collect()
+    }
+
+    /// Whether requests are followed by more than metrics and taps.
+    const fn follows(&self) -> bool {
+        self.tracer.is_some() || self.access_log.is_some()
     }
 
     fn is_own_ip(&self, dst: SocketAddr) -> bool {

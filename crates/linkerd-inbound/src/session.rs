@@ -3,6 +3,7 @@
 use crate::{
     Inbound,
     accept::{Client as Io, Connection},
+    access_log::Entry,
     labels,
     port::Port,
     rate_limit::Exceeded,
@@ -22,6 +23,7 @@ use linkerd_policy::{
 use linkerd_stack::{Cause, Client, Error, Informational, Synthetic, Throttle, is_grpc};
 use linkerd_tap::{Connection as Tapped, Direction, HttpTaps, Inspect};
 use linkerd_tls::ServerTls;
+use linkerd_trace::{Side, Span};
 use parking_lot::Mutex;
 use rand::Rng;
 use std::{
@@ -90,6 +92,12 @@ struct Admitted {
 
 /// Frees a request's place among those in flight.
 struct InFlight(Arc<AtomicUsize>);
+
+/// Follows a response to its end, where somebody wants to know.
+struct Followed {
+    span: Option<Span>,
+    entry: Option<Entry>,
+}
 
 /// What is done at a response's end.
 struct Tail {
@@ -467,6 +475,51 @@ impl Handler for Session {
     }
 
     async fn handle(&self, request: Request) -> Result<Response, Error> {
+        if self.inbound.follows() {
+            // In the heap, so that it does not weigh on connections of proxies that do not follow.
+            return Box::pin(self.follow(request)).await;
+        }
+        self.serve(request).await
+    }
+}
+
+impl Session {
+    /// Serves a request that is traced or logged.
+    async fn follow(&self, request: Request) -> Result<Response, Error> {
+        let (mut parts, body) = request.into_parts();
+        let inbound = &self.inbound;
+        let mut span =
+            (inbound.tracer.as_ref()).and_then(|tracer| tracer.begin(Side::Inbound, self.client, &mut parts));
+        let mut entry =
+            (inbound.access_log.as_ref()).map(|log| log.begin(&parts, self.client, self.tls.client_id()));
+        let body = match &entry {
+            Some(entry) => body.observe(entry.request_body()),
+            None => body,
+        };
+        match self.serve(Request::from_parts(parts, body)).await {
+            Ok(response) => {
+                let cause = response.extensions().get().copied();
+                if let Some(span) = &mut span {
+                    span.response(response.status(), response.headers(), cause);
+                }
+                if let Some(entry) = &mut entry {
+                    entry.response(response.status(), cause);
+                }
+                Ok(response.map(|body| body.observe(Followed { span, entry })))
+            }
+            Err(error) => {
+                if let Some(span) = span {
+                    span.failed(&error);
+                }
+                if let Some(entry) = entry {
+                    entry.failed(error.cause());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn serve(&self, request: Request) -> Result<Response, Error> {
         let started = Instant::now();
         if self.port().is_closed() {
             self.look_again().await;
@@ -714,6 +767,23 @@ impl From<Error> for Refusal {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Observe for Followed {
+    fn data(&mut self, bytes: usize) {
+        if let Some(entry) = &mut self.entry {
+            entry.data(bytes);
+        }
+    }
+
+    fn end(&mut self, end: linkerd_http::End<'_>) {
+        if let Some(span) = &mut self.span {
+            span.end(end);
+        }
+        if let Some(entry) = &mut self.entry {
+            entry.end(end);
+        }
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Deps {
     pub credentials: Credentials,
     pub metrics: Registry,
     pub tap: linkerd_tap::Registry,
+    /// Absent: no request is traced.
+    pub tracer: Option<linkerd_trace::Tracer>,
 }
 
 /// The outbound proxy.
@@ -92,6 +94,7 @@ pub struct Outbound {
     credentials: Credentials,
     metrics: Metrics,
     tap: linkerd_tap::Registry,
+    tracer: Option<linkerd_trace::Tracer>,
     destinations: Destinations,
     backends: Backends,
     in_flight: Arc<AtomicUsize>,
@@ -107,6 +110,7 @@ impl Outbound {
             discover: deps.discover,
             credentials: deps.credentials,
             tap: deps.tap,
+            tracer: deps.tracer,
             in_flight: Arc::default(),
             config,
         })

@@ -19,6 +19,7 @@ use linkerd_metrics::{Classification, Labels};
 use linkerd_policy::{Id, Labels as LabelMap, Meta, filter::HeaderModifier, profile::LookupTarget, route};
 use linkerd_stack::{Cause, Client, Error, Informational, Retry as Retryable, Synthetic, is_grpc};
 use linkerd_tap::{Connection as Tapped, Direction, Inspect};
+use linkerd_trace::{Side, Tracer};
 use rand::Rng;
 use std::{
     net::SocketAddr,
@@ -484,6 +485,34 @@ impl Handler for Session {
     }
 
     async fn handle(&self, request: Request) -> Result<Response, Error> {
+        match &self.outbound.tracer {
+            None => self.serve(request).await,
+            // In the heap, so that it does not weigh on connections of proxies that do not trace.
+            Some(tracer) => Box::pin(self.trace(tracer, request)).await,
+        }
+    }
+}
+
+impl Session {
+    async fn trace(&self, tracer: &Tracer, request: Request) -> Result<Response, Error> {
+        let (mut parts, body) = request.into_parts();
+        let span = tracer.begin(Side::Outbound, self.destination.addr, &mut parts);
+        let result = self.serve(Request::from_parts(parts, body)).await;
+        let Some(mut span) = span else { return result };
+        match result {
+            Ok(response) => {
+                let cause = response.extensions().get().copied();
+                span.response(response.status(), response.headers(), cause);
+                Ok(response.map(|body| body.observe(span)))
+            }
+            Err(error) => {
+                span.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn serve(&self, request: Request) -> Result<Response, Error> {
         let started = Instant::now();
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(headers::L5D_ORIG_PROTO);

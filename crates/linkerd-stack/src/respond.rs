@@ -27,6 +27,7 @@ pub struct Synthetic {
     pub status: StatusCode,
     /// Set when the answer is gRPC: the `grpc-status` that it carries.
     pub grpc_status: Option<u16>,
+    /// Carries the [`Cause`] as an extension too, for those who see only the response.
     pub head: Response<()>,
 }
 
@@ -46,6 +47,7 @@ impl Synthetic {
             close(&mut head, client);
         }
         explain(head.headers_mut(), error, client);
+        head.extensions_mut().insert(cause);
         Self {
             cause,
             status,
@@ -68,6 +70,7 @@ impl Synthetic {
         if error.cause().closes_connection() {
             close(&mut head, client);
         }
+        head.extensions_mut().insert(error.cause());
         Self {
             cause: error.cause(),
             status: StatusCode::OK,

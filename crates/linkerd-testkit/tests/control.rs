@@ -28,7 +28,8 @@ impl Rig {
         let builder =
             configure(ProxyBuilder::new("a.test", &plane).env("OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "100ms"));
         let store = CredentialsStore::new(Id::dns("a.test").unwrap(), "a.test".into());
-        let control = Control::spawn(builder.config().control, store, &Handle::current());
+        let registry = linkerd_metrics::Registry::new(Duration::from_secs(60));
+        let control = Control::spawn(builder.config().control, store, &Handle::current(), &registry);
         Self {
             plane,
             control,

@@ -32,6 +32,12 @@ impl<'e> Env<'e> {
         (!value.trim().is_empty()).then_some(value)
     }
 
+    /// A variable that does not have our prefix.
+    pub(super) fn plain(&self, name: &str) -> Option<&'e str> {
+        let value = self.vars.get(name)?;
+        (!value.trim().is_empty()).then_some(value)
+    }
+
     pub(super) fn get<T>(&self, name: &str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         match parse(self.text(name)?) {
             Ok(value) => Some(value),
