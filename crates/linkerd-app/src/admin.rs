@@ -8,7 +8,7 @@ pub(crate) use self::{connection::serve, shutdown::Shutdown};
 
 use crate::{
     config::AdminConfig,
-    discovery,
+    discovery::{self, Believers},
     log::{LogLevel, LogLevelError},
 };
 use connection::{Client, body_text};
@@ -31,6 +31,7 @@ pub(crate) struct Admin {
     pub(crate) config: AdminConfig,
     pub(crate) credentials: Credentials,
     pub(crate) control: Control,
+    pub(crate) believers: Believers,
     pub(crate) metrics: Registry,
     pub(crate) log: LogLevel,
     pub(crate) shutdown: Shutdown,
@@ -50,7 +51,11 @@ impl Admin {
             "/metrics" => metrics::respond(request.headers(), &self.metrics),
             "/env.json" => local(client, || self.environment(&request)),
             "/discovery.json" => local(client, || {
-                json(&discovery::describe(&self.control, &self.credentials))
+                json(&discovery::describe(
+                    &self.believers,
+                    &self.control,
+                    &self.credentials,
+                ))
             }),
             "/proxy-log-level" if client.is_loopback() => self.log_level(request).await,
             "/shutdown" => local(client, || self.shut_down(request.method())),

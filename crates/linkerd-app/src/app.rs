@@ -4,6 +4,7 @@ use crate::{
     admin::{self, Admin, Shutdown},
     application::Application,
     config::{Config, ProxyConfig},
+    discovery::Believers,
     log::LogLevel,
     process,
     serve::{Door, accept},
@@ -212,12 +213,29 @@ impl Worker {
         watch_ports(&config, &control, admin_runtime);
         let told = control.clone();
         metrics.collect(move |out| process::encode(out, &told));
+        let inbound_port = listeners.inbound.local_addr()?.port();
+        let access_log = access_log(&config, &metrics)?;
+        let tracer = tracer(&config, &credentials, &metrics, admin_runtime);
+        let parts = Parts {
+            discovery: Arc::new(Discovery(control.clone())),
+            credentials: credentials.clone(),
+            metrics: metrics.clone(),
+            tap: tap.clone(),
+            tracer,
+            access_log: access_log.clone(),
+        };
+        let inbound = new_inbound(&config, inbound_port, &parts);
+        let outbound = new_outbound(&config, inbound_port, &parts);
         let admin = Arc::new(Admin {
             config: config.admin.clone(),
             credentials: credentials.clone(),
             policy: control.inbound_policy(admin_port),
-            control: control.clone(),
-            metrics: metrics.clone(),
+            control,
+            believers: Believers {
+                inbound: inbound.clone(),
+                outbound: outbound.clone(),
+            },
+            metrics,
             log,
             shutdown: shutdown.clone(),
         });
@@ -236,20 +254,9 @@ impl Worker {
                 server.clone().serve(accepted.io, drain)
             });
         }
-        let inbound_port = listeners.inbound.local_addr()?.port();
-        let access_log = access_log(&config, &metrics)?;
-        let tracer = tracer(&config, &credentials, &metrics, admin_runtime);
-        let parts = Parts {
-            discovery: Arc::new(Discovery(control)),
-            credentials: credentials.clone(),
-            metrics,
-            tap,
-            tracer,
-            access_log: access_log.clone(),
-        };
         Ok(Self {
-            inbound: new_inbound(&config, inbound_port, &parts),
-            outbound: new_outbound(&config, inbound_port, &parts),
+            inbound,
+            outbound,
             inbound_listener: listeners.inbound,
             outbound_listeners: listeners.outbound,
             credentials,
@@ -291,6 +298,7 @@ impl Worker {
             outbound_listeners,
             application,
             credentials: _,
+            access_log: _,
         } = self;
         for listener in outbound_listeners {
             let outbound = outbound.clone();
@@ -493,6 +501,7 @@ fn new_inbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Inbound
         http2_client: proxy.http2_client.clone(),
         max_in_flight: proxy.max_in_flight,
         discovery_idle_timeout: proxy.discovery_idle,
+        authority_labels: config.inbound_authority_labels,
         profile_timeout: config.inbound_profile_timeout,
         profile_suffixes: config.control.profile_suffixes.clone(),
     };
@@ -524,6 +533,7 @@ fn new_outbound(config: &Config, inbound_port: u16, parts: &Parts) -> Arc<Outbou
         discovery_idle_timeout: proxy.discovery_idle,
         informational_headers: !config.hide_informational_headers,
         ingress: config.ingress,
+        hostname_labels: config.outbound_hostname_labels,
     };
     let deps = linkerd_outbound::Deps {
         discover: parts.discovery.clone(),

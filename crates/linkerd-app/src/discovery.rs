@@ -1,29 +1,53 @@
-//! What the proxy believes, for people: the answer of `/discovery.json`.
+//! What the proxy believes, for people: the answer of `/discovery.json` (docs/reference/discovery-json.md).
 
-use linkerd_control::{Control, PolicyAnswer};
-use linkerd_policy::{Endpoint, EndpointSet, Profile, ServerPolicy, client, server};
+use linkerd_control::Control;
+use linkerd_inbound::{Inbound, PortView, WatchedPolicy};
+use linkerd_outbound::{
+    Outbound,
+    inspect::{Balancer, Endpoint, Policy, Route, Target},
+};
+use linkerd_policy::{Profile, ServerPolicy, server};
 use linkerd_tls::Credentials;
 use serde_json::{Value, json};
-use std::time::UNIX_EPOCH;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
-pub(crate) fn describe(control: &Control, credentials: &Credentials) -> Value {
-    let mut endpoints = control.known_endpoints();
+/// Whom it asks.
+#[derive(Debug)]
+pub(crate) struct Believers {
+    pub(crate) inbound: Arc<Inbound>,
+    pub(crate) outbound: Arc<Outbound>,
+}
+
+pub(crate) fn describe(believers: &Believers, control: &Control, credentials: &Credentials) -> Value {
+    let Believers { inbound, outbound } = believers;
     let mut profiles = control.known_profiles();
-    let mut outbound = control.known_outbound_policies();
-    let mut inbound = control.known_inbound_policies();
-    endpoints.sort_by(|a, b| a.0.cmp(&b.0));
     profiles.sort_by(|a, b| a.0.cmp(&b.0));
-    outbound.sort_by(|a, b| a.0.cmp(&b.0));
-    inbound.sort_by_key(|(port, ..)| *port);
+    let snapshot = outbound.inspect();
     json!({
         "identity": identity(credentials),
-        "inbound": inbound.iter().map(|(port, policy, _)| server_policy(*port, policy)).collect::<Vec<_>>(),
+        "inbound": list(&inbound.inspect(), port),
         "outbound": {
-            "policies": outbound.iter().map(|(target, answer)| client_policy(target, answer.as_ref())).collect::<Vec<_>>(),
-            "profiles": profiles.iter().map(|(target, known)| profile(target, known.as_deref())).collect::<Vec<_>>(),
-            "endpoints": endpoints.iter().map(|(authority, set)| endpoint_set(authority, set.as_deref())).collect::<Vec<_>>(),
+            "targets": list(&snapshot.targets, target),
+            "endpoints": list(&snapshot.balancers, balancer),
+            "profiles": list(&profiles, |(target, known)| profile(target, known.as_deref())),
         },
     })
+}
+
+fn list<T>(values: &[T], show: impl Fn(&T) -> Value) -> Vec<Value> {
+    values.iter().map(show).collect()
+}
+
+/// Exact to the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn identity(credentials: &Credentials) -> Value {
@@ -38,6 +62,19 @@ fn identity(credentials: &Credentials) -> Value {
     })
 }
 
+fn port(port: &PortView) -> Value {
+    let WatchedPolicy {
+        port: number,
+        policy,
+        heard,
+    } = &port.watched;
+    let mut value = server_policy(*number, policy);
+    value["heard_seconds"] = json!(heard.map(seconds));
+    value["connections"] = json!(port.connections);
+    value["used_seconds"] = json!(port.used.map(seconds));
+    value
+}
+
 fn server_policy(port: u16, policy: &ServerPolicy) -> Value {
     let protocol = match &policy.protocol {
         server::Protocol::Detect { .. } => "detect",
@@ -48,61 +85,81 @@ fn server_policy(port: u16, policy: &ServerPolicy) -> Value {
         server::Protocol::Tls => "tls",
         server::Protocol::Invalid(_) => "invalid",
     };
-    let authorizations: Vec<_> = policy
-        .authorizations
-        .iter()
-        .map(|authz| authz.meta.to_string())
-        .collect();
-    json!({ "port": port, "protocol": protocol, "policy": policy.meta.to_string(), "authorizations": authorizations })
+    json!({
+        "port": port,
+        "protocol": protocol,
+        "policy": policy.meta.to_string(),
+        "authorizations": list(&policy.authorizations, |authz| json!(authz.meta.to_string())),
+    })
 }
 
-fn client_policy(target: &str, answer: Option<&PolicyAnswer>) -> Value {
-    let (state, parent) = match answer {
-        None => ("waiting", None),
-        Some(PolicyAnswer::NotFound) => ("none", None),
-        Some(PolicyAnswer::Policy(policy)) => (protocol(&policy.protocol), Some(policy.parent.to_string())),
-    };
-    json!({ "target": target, "protocol": state, "parent": parent })
+fn target(target: &Target) -> Value {
+    json!({
+        "target": target.target,
+        "in_use": target.in_use,
+        "policy": target.plan.as_ref().map(client_policy),
+    })
 }
 
-fn protocol(protocol: &client::Protocol) -> &'static str {
-    match protocol {
-        client::Protocol::Detect { .. } => "detect",
-        client::Protocol::Http1(_) => "http1",
-        client::Protocol::Http2(_) => "http2",
-        client::Protocol::Grpc(_) => "grpc",
-        client::Protocol::Opaque(_) => "opaque",
-        client::Protocol::Tls(_) => "tls",
-        client::Protocol::Invalid(_) => "invalid",
-    }
+fn client_policy(policy: &Policy) -> Value {
+    json!({
+        "revision": policy.revision,
+        "age_seconds": seconds(policy.age),
+        "protocol": policy.protocol,
+        "parent": policy.parent,
+        "profile": policy.profile,
+        "routes": list(&policy.routes, route),
+    })
+}
+
+fn route(route: &Route) -> Value {
+    let backends = list(
+        &route.backends,
+        |backend| json!({ "name": backend.name, "weight": backend.weight, "failfast": backend.failfast }),
+    );
+    json!({ "name": route.name, "backends": backends })
+}
+
+fn balancer(balancer: &Balancer) -> Value {
+    json!({
+        "authority": balancer.authority,
+        "split_of": balancer.split_of,
+        "known": balancer.known,
+        "failfast": balancer.failfast,
+        "waiting": balancer.waiting,
+        "endpoints": list(&balancer.endpoints, endpoint),
+    })
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    json!({
+        "address": endpoint.addr,
+        "identity": endpoint.identity,
+        "state": endpoint.state,
+        "retry_in_seconds": endpoint.retry_in.map(seconds),
+        "load": format!("{:?}", Duration::from_micros(micros(endpoint.latency))),
+        "latency_seconds": endpoint.latency.as_secs_f64(),
+        "pending": endpoint.pending,
+        "weight": endpoint.weight,
+        "age": format!("{}s", endpoint.age.as_secs()),
+        "age_seconds": seconds(endpoint.age),
+        "labels": &*endpoint.labels,
+    })
 }
 
 fn profile(target: &str, known: Option<&Profile>) -> Value {
+    let split = |p: &Profile| {
+        list(
+            &p.targets,
+            |t| json!({ "authority": &*t.authority, "weight": t.weight }),
+        )
+    };
     json!({
         "target": target,
         "known": known.is_some(),
         "name": known.and_then(|p| p.logical.as_deref()),
         "opaque": known.is_some_and(|p| p.opaque),
         "routes": known.map_or(0, |p| p.routes.len()),
-        "targets": known.map(|p| p.targets.iter().map(|t| json!({ "authority": &*t.authority, "weight": t.weight })).collect::<Vec<_>>()),
-    })
-}
-
-fn endpoint_set(authority: &str, set: Option<&EndpointSet>) -> Value {
-    json!({
-        "authority": authority,
-        "known": set.is_some(),
-        "exists": set.is_some_and(|set| set.exists),
-        "endpoints": set.map(|set| set.endpoints.values().map(|e| endpoint(e)).collect::<Vec<_>>()),
-    })
-}
-
-fn endpoint(endpoint: &Endpoint) -> Value {
-    json!({
-        "address": endpoint.addr.to_string(),
-        "identity": endpoint.tls.as_ref().map(|tls| tls.server_id.as_str()),
-        "weight": endpoint.weight,
-        "protocol_hint": format!("{:?}", endpoint.hint).to_lowercase(),
-        "labels": &*endpoint.labels,
+        "targets": known.map(split),
     })
 }

@@ -46,11 +46,17 @@ impl StreamRecord {
         }
     }
 
+    /// Takes over when the request was sent, of which `other` follows the body.
+    #[must_use]
+    pub fn sent_with(mut self, other: &Self) -> Self {
+        self.sent.clone_from(&other.sent);
+        self
+    }
+
     /// Follows the request's body to its end.
     #[must_use]
     pub fn request(&mut self, body: Body) -> Body {
-        let wanted = self.series.request_frames.is_some() || self.series.response_duration.is_some();
-        if !wanted || http_body::Body::is_end_stream(&body) {
+        if http_body::Body::is_end_stream(&body) {
             return body;
         }
         let sent = Arc::<OnceLock<Instant>>::default();
@@ -70,6 +76,11 @@ impl StreamRecord {
                 self.trailers = self.status.is_none();
             }
         }
+    }
+
+    /// Nobody reads the response, because the request is sent again.
+    pub fn given_up(mut self) {
+        self.finish(End::Complete(None));
     }
 
     /// There is no response, because of `cause`.

@@ -52,6 +52,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// How long an unused port's policy and connections are kept.
     pub discovery_idle_timeout: Duration,
+    /// Whether requests are counted by the hosts that clients name.
+    pub authority_labels: bool,
     /// How long a request waits for the profile of its destination.
     pub profile_timeout: Duration,
     /// Names whose profiles are looked up end in one of these, without leading dot; `""` means every name.
@@ -123,7 +125,7 @@ impl Inbound {
         Arc::new(Self {
             ports: Ports::new(config.discovery_idle_timeout),
             profiles: Profiles::new(&config, deps.discover.clone()),
-            metrics: Metrics::new(&deps.metrics),
+            metrics: Metrics::new(&deps.metrics, config.authority_labels),
             discover: deps.discover,
             credentials: deps.credentials,
             tap: deps.tap,

@@ -1,11 +1,14 @@
 //! The families that the inbound proxy counts in.
 
-use linkerd_metrics::{Bounded, Counter, Family, HttpFamilies, Registry, TcpFamilies};
+use linkerd_metrics::{
+    Bounded, ByProtocol, Counter, Family, HttpFamilies, Registry, StreamFamilies, TcpFamilies, inbound_routes,
+};
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) http: HttpFamilies,
     pub(crate) route: HttpFamilies,
+    pub(crate) streams: ByProtocol<StreamFamilies>,
     pub(crate) tcp: TcpFamilies,
     pub(crate) http_allow: Family<Counter>,
     pub(crate) http_deny: Family<Counter>,
@@ -18,15 +21,18 @@ pub(crate) struct Metrics {
     pub(crate) tcp_errors: Family<Counter>,
     /// Identities that clients prove.
     pub(crate) client_ids: Bounded,
+    /// Hosts that clients name; absent unless the label is wanted.
+    pub(crate) authorities: Option<Bounded>,
     /// Server names that clients ask for: anybody can make them up.
     pub(crate) snis: Bounded,
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(registry: &Registry, authorities: bool) -> Self {
         Self {
             http: HttpFamilies::endpoint(registry),
             route: HttpFamilies::route(registry),
+            streams: inbound_routes(registry),
             tcp: TcpFamilies::new(registry),
             http_allow: registry.counter(
                 "inbound_http_authz_allow_total",
@@ -64,6 +70,7 @@ impl Metrics {
                 "inbound_tcp_errors_total",
                 "The total number of inbound TCP connections that could not be processed due to a proxy error.",
             ),
+            authorities: authorities.then(|| registry.bounded("authority", MAX_NAMES)),
             client_ids: registry.bounded("client_id", MAX_NAMES),
             snis: registry.bounded("sni", MAX_NAMES),
         }

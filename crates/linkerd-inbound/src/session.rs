@@ -10,10 +10,10 @@ use crate::{
 };
 use http::{HeaderValue, StatusCode, Version, request::Parts};
 use linkerd_http::{
-    Body, Classes, Failed, Handler, Observe, Record, Request, Response, detect, h1,
+    Body, Classes, Failed, Handler, Observe, Record, Request, Response, StreamRecord, detect, h1,
     headers::{self, L5D_CLIENT_ID, L5D_DST_CANONICAL, OrigProto},
 };
-use linkerd_metrics::{Counter, HttpSeries, Labels};
+use linkerd_metrics::{Counter, HttpSeries, Labels, RouteProtocol, StreamSeries};
 use linkerd_policy::{
     ClientInfo, Labels as LabelMap, Meta, Profile, ServerPolicy,
     filter::{GrpcFilter, HeaderModifier, HttpFilter},
@@ -59,7 +59,10 @@ struct SeriesCache {
 struct RouteSeries {
     route: Arc<Meta>,
     authz: Arc<Meta>,
+    authority: Option<Arc<str>>,
     http: Arc<HttpSeries>,
+    protocol: RouteProtocol,
+    stream: Arc<StreamSeries>,
     allowed: Arc<Counter>,
 }
 
@@ -101,6 +104,7 @@ struct Followed {
 
 /// What is done at a response's end.
 struct Tail {
+    stream: StreamRecord,
     taps: Option<HttpTaps>,
     in_flight: Option<InFlight>,
 }
@@ -167,6 +171,8 @@ impl Session {
     fn admit(&self, policy: &Arc<ServerPolicy>, parts: &mut Parts) -> Result<Admitted, Refusal> {
         let authority = headers::authority(parts)?;
         let host = authority.as_ref().map(http::uri::Authority::as_str);
+        let label = self.inbound.metrics.authorities.as_ref();
+        let label = label.map(|known| known.admit(&host.unwrap_or("").to_ascii_lowercase()));
         let (method, uri, map) = (&parts.method, &parts.uri, &parts.headers);
         match &policy.protocol {
             Protocol::Detect { http, .. } | Protocol::Http1(http) | Protocol::Http2(http) => {
@@ -174,7 +180,7 @@ impl Session {
                 let Some(found) = found else {
                     return Err(self.no_route(policy));
                 };
-                let mut admitted = self.authorize(policy, found.route)?;
+                let mut admitted = self.authorize(policy, found.route, label)?;
                 self.within_rate(policy, found.route, http.rate_limit.as_ref())?;
                 let prefix = found.matched_prefix.map(str::to_owned);
                 apply_http(found.rule, prefix.as_deref(), parts)?;
@@ -186,13 +192,13 @@ impl Session {
                 let Some(found) = found else {
                     return Err(self.no_route(policy));
                 };
-                let admitted = self.authorize(policy, found.route)?;
+                let admitted = self.authorize(policy, found.route, label)?;
                 self.within_rate(policy, found.route, grpc.rate_limit.as_ref())?;
                 apply_grpc(found.rule, parts)?;
                 Ok(admitted)
             }
             // The connection began before the policy changed, or its proxy was told that it is HTTP.
-            Protocol::Opaque | Protocol::Tls => self.authorize(policy, &any_route()),
+            Protocol::Opaque | Protocol::Tls => self.authorize(policy, &any_route(), label),
             Protocol::Invalid(reason) => {
                 let error = Error::new(
                     Cause::InvalidPolicy,
@@ -203,7 +209,12 @@ impl Session {
         }
     }
 
-    fn authorize(&self, policy: &Arc<ServerPolicy>, route: &RouteInfo) -> Result<Admitted, Refusal> {
+    fn authorize(
+        &self,
+        policy: &Arc<ServerPolicy>,
+        route: &RouteInfo,
+        authority: Option<Arc<str>>,
+    ) -> Result<Admitted, Refusal> {
         let authz = match policy.authorize_route(route, &self.info()) {
             Ok(authz) => authz.meta.clone(),
             Err(_) if policy.audit => {
@@ -216,7 +227,7 @@ impl Session {
                 return Err(Error::new(Cause::Unauthorized, "unauthorized request on route").into());
             }
         };
-        let series = self.series(policy, &route.meta, &authz);
+        let series = self.series(policy, &route.meta, &authz, authority);
         series.allowed.incr();
         Ok(Admitted {
             series,
@@ -271,22 +282,43 @@ impl Session {
     }
 
     /// The series of a route; found by pointers as long as the policy stays the same.
-    fn series(&self, policy: &Arc<ServerPolicy>, route: &Arc<Meta>, authz: &Arc<Meta>) -> Arc<RouteSeries> {
+    fn series(
+        &self,
+        policy: &Arc<ServerPolicy>,
+        route: &Arc<Meta>,
+        authz: &Arc<Meta>,
+        authority: Option<Arc<str>>,
+    ) -> Arc<RouteSeries> {
         let mut cache = self.series.lock();
         if cache.policy.as_ref().is_none_or(|p| !Arc::ptr_eq(p, policy)) {
             cache.policy = Some(policy.clone());
             cache.routes.clear();
         }
-        let known = |s: &&Arc<RouteSeries>| Arc::ptr_eq(&s.route, route) && Arc::ptr_eq(&s.authz, authz);
+        let known = |s: &&Arc<RouteSeries>| {
+            Arc::ptr_eq(&s.route, route) && Arc::ptr_eq(&s.authz, authz) && s.authority == authority
+        };
         if let Some(series) = cache.routes.iter().find(known) {
             return series.clone();
         }
         let labels = self.policy_labels(policy, route, Some(authz));
-        let http = Labels::new().with("direction", "inbound").join(&labels);
+        let http = Labels::new()
+            .with("direction", "inbound")
+            .with_opt("authority", authority.as_deref())
+            .join(&labels);
+        let protocol = match policy.protocol {
+            Protocol::Grpc(_) => RouteProtocol::Grpc,
+            _ => RouteProtocol::Http,
+        };
+        let parent = labels::resource("parent", &policy.meta)
+            .with_display("parent_port", self.port.addr.port())
+            .join(&labels::resource("route", route));
         let series = Arc::new(RouteSeries {
             route: route.clone(),
             authz: authz.clone(),
+            authority,
             http: Arc::new(self.inbound.metrics.http.series(http)),
+            protocol,
+            stream: Arc::new(self.inbound.metrics.streams.of(protocol).series(&parent)),
             allowed: self.inbound.metrics.http_allow.series(&labels),
         });
         if cache.routes.len() < MAX_CACHED {
@@ -488,8 +520,8 @@ impl Session {
     async fn follow(&self, request: Request) -> Result<Response, Error> {
         let (mut parts, body) = request.into_parts();
         let inbound = &self.inbound;
-        let mut span =
-            (inbound.tracer.as_ref()).and_then(|tracer| tracer.begin(Side::Inbound, self.client, &mut parts));
+        let mut span = (inbound.tracer.as_ref())
+            .and_then(|tracer| tracer.begin(Side::Inbound, &self.client, &mut parts));
         let mut entry =
             (inbound.access_log.as_ref()).map(|log| log.begin(&parts, self.client, self.tls.client_id()));
         let body = match &entry {
@@ -543,10 +575,15 @@ impl Session {
         }
         let taps = self.taps(&policy, &admitted.series, &classes, &parts);
         let record = Record::begin(series, classes, started);
+        let mut stream = StreamRecord::begin(&admitted.series.stream, admitted.series.protocol, started);
         let (version, orig) = match self.prepare(&mut parts) {
             Ok(prepared) => prepared,
-            Err(error) => return Ok(self.fail(&policy, client, error, record, taps)),
+            Err(error) => {
+                stream.failed(error.cause());
+                return Ok(self.fail(&policy, client, error, record, taps));
+            }
         };
+        let body = stream.request(body);
         let body = match &taps {
             Some(taps) => body.observe(taps.request_body()),
             None => body,
@@ -565,6 +602,7 @@ impl Session {
                     response,
                     record,
                     Tail {
+                        stream,
                         taps,
                         in_flight: Some(in_flight),
                     },
@@ -574,10 +612,14 @@ impl Session {
             }
             Err(Failed { error, .. }) if error.reset().is_some() && client.version == Version::HTTP_2 => {
                 self.count_error(&policy, error.cause());
+                stream.failed(error.cause());
                 record.reset(&error);
                 Err(error)
             }
-            Err(Failed { error, .. }) => Ok(self.fail(&policy, client, error, record, taps)),
+            Err(Failed { error, .. }) => {
+                stream.failed(error.cause());
+                Ok(self.fail(&policy, client, error, record, taps))
+            }
         }
     }
 }
@@ -627,6 +669,7 @@ fn respond(
     orig: Option<OrigProto>,
 ) -> Response {
     let (mut parts, body) = record.follow(response).into_parts();
+    tail.stream.response(parts.status, &parts.headers);
     if let Some(taps) = &mut tail.taps {
         taps.response(parts.status, &parts.headers, None);
     }
@@ -789,12 +832,14 @@ impl Observe for Followed {
 
 impl Observe for Tail {
     fn data(&mut self, bytes: usize) {
+        self.stream.data(bytes);
         if let Some(taps) = &mut self.taps {
             taps.data(bytes);
         }
     }
 
     fn end(&mut self, end: linkerd_http::End<'_>) {
+        self.stream.end(end);
         if let Some(taps) = &mut self.taps {
             taps.end(end);
         }

@@ -64,6 +64,8 @@ pub struct Config {
     pub informational_headers: bool,
     /// Whether requests say themselves where they go, because the application chooses the endpoints of others.
     pub ingress: bool,
+    /// Whether routes are counted by the hosts that applications name.
+    pub hostname_labels: bool,
 }
 
 /// Where the outbound proxy learns about destinations. A receiver holds `None` until the first answer.
@@ -106,7 +108,7 @@ impl Outbound {
         Arc::new(Self {
             destinations: Destinations::new(config.discovery_idle_timeout),
             backends: Backends::default(),
-            metrics: Metrics::new(&deps.metrics),
+            metrics: Metrics::new(&deps.metrics, config.hostname_labels),
             discover: deps.discover,
             credentials: deps.credentials,
             tap: deps.tap,

@@ -1,5 +1,10 @@
 //! The families that the outbound proxy counts in, and its labels (Linkerd's names).
 
+mod route;
+
+pub(crate) use self::route::{BackendSeries, RouteSeries};
+
+use self::route::RouteFamilies;
 use linkerd_metrics::{Counter, Family, HttpFamilies, Labels, Registry, TcpFamilies};
 use linkerd_policy::Labels as LabelMap;
 use linkerd_tls::ClientTls;
@@ -11,19 +16,21 @@ pub(crate) struct Metrics {
     pub(crate) route: HttpFamilies,
     pub(crate) route_actual: HttpFamilies,
     pub(crate) route_retryable: Family<Counter>,
+    pub(crate) routes: RouteFamilies,
     pub(crate) tcp: TcpFamilies,
     pub(crate) http_errors: Family<Counter>,
     pub(crate) tcp_errors: Family<Counter>,
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(registry: &Registry, hostnames: bool) -> Self {
         Self {
             http: HttpFamilies::endpoint(registry),
             route: HttpFamilies::route(registry),
             route_actual: HttpFamilies::route_actual(registry),
             route_retryable: registry
                 .counter("route_retryable_total", "Total count of a route's retryable failures."),
+            routes: RouteFamilies::new(registry, hostnames),
             tcp: TcpFamilies::new(registry),
             http_errors: registry.counter(
                 "outbound_http_errors_total",

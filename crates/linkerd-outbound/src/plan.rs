@@ -4,11 +4,12 @@ use crate::{
     Outbound,
     backend::{Backend, How},
     budget::Budget,
+    metrics::{BackendSeries, RouteSeries},
     retry::Retry,
 };
 use http::HeaderValue;
 use linkerd_control::PolicyAnswer;
-use linkerd_metrics::{Counter, HttpSeries, Labels};
+use linkerd_metrics::{Counter, HttpSeries, Labels, RouteProtocol};
 use linkerd_policy::{
     ClientPolicy, Endpoint, Meta, Profile,
     client::{self, Dispatch, FailureAccrual, Timeouts},
@@ -68,11 +69,11 @@ pub(crate) struct ProfileRoutes {
     pub(crate) budget: Option<Budget>,
     pub(crate) targets: Distribution,
     /// One for each route, and the last for requests without one.
-    series: Vec<RouteSeries>,
+    series: Vec<ProfileSeries>,
 }
 
 #[derive(Debug)]
-pub(crate) struct RouteSeries {
+pub(crate) struct ProfileSeries {
     pub(crate) logical: Arc<HttpSeries>,
     pub(crate) actual: Arc<HttpSeries>,
     pub(crate) no_budget: Arc<Counter>,
@@ -80,6 +81,7 @@ pub(crate) struct RouteSeries {
 
 #[derive(Debug)]
 pub(crate) struct Rule {
+    pub(crate) series: Arc<RouteSeries>,
     pub(crate) filters: Vec<Filter>,
     pub(crate) backends: Distribution,
     pub(crate) timeouts: Timeouts,
@@ -113,6 +115,8 @@ pub(crate) struct Distribution {
 pub(crate) struct RouteBackend {
     pub(crate) backend: Arc<Backend>,
     pub(crate) filters: Vec<Filter>,
+    /// Absent where routes are not counted: in profiles, and for bytes.
+    pub(crate) series: Option<BackendSeries>,
 }
 
 /// Where bytes go.
@@ -148,8 +152,11 @@ impl Plan {
             PolicyAnswer::NotFound => Arc::new(synthesized(dst, profile)),
         };
         let made = Instant::now();
-        let maker = Maker { outbound };
         let parent = policy.parent.clone();
+        let maker = Maker {
+            outbound,
+            parent: &parent,
+        };
         if profile.opaque {
             let bytes = maker
                 .profile_bytes(profile, &policy)
@@ -194,6 +201,7 @@ fn synthesized(dst: &LookupTarget, profile: &Profile) -> ClientPolicy {
 
 struct Maker<'a> {
     outbound: &'a Arc<Outbound>,
+    parent: &'a Arc<Meta>,
 }
 
 impl Maker<'_> {
@@ -250,9 +258,11 @@ impl Maker<'_> {
     }
 
     fn http(&self, http: &client::Http) -> Arc<Http> {
-        let rule = |rule: &client::HttpRule| Rule {
+        let protocol = RouteProtocol::Http;
+        let rule = |route: &Arc<Meta>, rule: &client::HttpRule| Rule {
+            series: self.route_series(protocol, route),
             filters: rule.filters.iter().map(Filter::from).collect(),
-            backends: self.distribution(&rule.backends, http.failure_accrual),
+            backends: self.distribution(&rule.backends, http.failure_accrual, Some((protocol, route))),
             timeouts: rule.timeouts,
             retry: rule.retry.as_ref().map(|r| Retry {
                 http: r.conditions.clone(),
@@ -267,9 +277,11 @@ impl Maker<'_> {
     }
 
     fn grpc(&self, grpc: &client::Grpc) -> Arc<Http> {
-        let rule = |rule: &client::GrpcRule| Rule {
+        let protocol = RouteProtocol::Grpc;
+        let rule = |route: &Arc<Meta>, rule: &client::GrpcRule| Rule {
+            series: self.route_series(protocol, route),
             filters: rule.filters.iter().map(Filter::from).collect(),
-            backends: self.distribution(&rule.backends, grpc.failure_accrual),
+            backends: self.distribution(&rule.backends, grpc.failure_accrual, Some((protocol, route))),
             timeouts: rule.timeouts,
             retry: rule.retry.as_ref().map(|r| Retry {
                 grpc: r.conditions,
@@ -281,6 +293,11 @@ impl Maker<'_> {
         Arc::new(Http::Grpc(
             grpc.routes.iter().map(|r| with_rules(r, rule)).collect(),
         ))
+    }
+
+    fn route_series(&self, protocol: RouteProtocol, route: &Meta) -> Arc<RouteSeries> {
+        let families = &self.outbound.metrics.routes;
+        Arc::new(families.route(protocol, self.parent, route))
     }
 
     fn tls(&self, tls: &client::Tls) -> Vec<TlsRoute> {
@@ -311,7 +328,7 @@ impl Maker<'_> {
         });
         Bytes {
             refused,
-            backends: self.distribution(backends, FailureAccrual::NONE),
+            backends: self.distribution(backends, FailureAccrual::NONE, None),
         }
     }
 
@@ -321,7 +338,7 @@ impl Maker<'_> {
             client::Protocol::Detect { opaque, .. } | client::Protocol::Opaque(opaque) => self.bytes(opaque),
             client::Protocol::Http1(http) | client::Protocol::Http2(http) => {
                 let rule = http.routes.first().and_then(|r| r.rules.first());
-                let backends = rule.map(|r| self.distribution(&r.value.backends, http.failure_accrual));
+                let backends = rule.map(|r| self.distribution(&r.value.backends, http.failure_accrual, None));
                 Bytes {
                     refused: None,
                     backends: backends.unwrap_or_default(),
@@ -334,13 +351,22 @@ impl Maker<'_> {
         }
     }
 
-    fn distribution<F>(&self, given: &client::Distribution<F>, accrual: FailureAccrual) -> Distribution
+    fn distribution<F>(
+        &self,
+        given: &client::Distribution<F>,
+        accrual: FailureAccrual,
+        counted: Option<(RouteProtocol, &Meta)>,
+    ) -> Distribution
     where
         for<'f> Filter: From<&'f F>,
     {
         let backend = |b: &client::RouteBackend<F>| RouteBackend {
             backend: Arc::new(Backend::new(self.outbound, &b.backend, accrual)),
             filters: b.filters.iter().map(Filter::from).collect(),
+            series: counted.map(|(protocol, route)| {
+                let families = &self.outbound.metrics.routes;
+                families.backend(protocol, self.parent, route, &b.backend.meta)
+            }),
         };
         match given {
             client::Distribution::Empty => Distribution::default(),
@@ -369,7 +395,7 @@ impl Maker<'_> {
             for (key, value) in profile.routes.get(i).iter().flat_map(|r| r.labels.iter()) {
                 labels.push(&format!("rt_{key}"), value);
             }
-            RouteSeries {
+            ProfileSeries {
                 no_budget: metrics
                     .route_retryable
                     .series(&labels.clone().with("skipped", "no_budget")),
@@ -406,6 +432,7 @@ impl Maker<'_> {
             RouteBackend {
                 backend: Arc::new(Backend::balanced(self.outbound, &meta, target, how)),
                 filters: Vec::new(),
+                series: None,
             }
         };
         let mut backends: Vec<_> = profile
@@ -435,6 +462,7 @@ impl Maker<'_> {
                 RouteBackend {
                     backend: Arc::new(backend),
                     filters: Vec::new(),
+                    series: None,
                 },
                 1,
             )];
@@ -459,7 +487,7 @@ impl Maker<'_> {
 
 fn with_rules<M: Clone, R>(
     route: &route::Route<Arc<Meta>, M, R>,
-    rule: impl Fn(&R) -> Rule,
+    rule: impl Fn(&Arc<Meta>, &R) -> Rule,
 ) -> route::Route<Arc<Meta>, M, Rule> {
     route::Route {
         hosts: route.hosts.clone(),
@@ -468,7 +496,7 @@ fn with_rules<M: Clone, R>(
             .iter()
             .map(|r| route::Rule {
                 matches: r.matches.clone(),
-                value: rule(&r.value),
+                value: rule(&route.value, &r.value),
             })
             .collect(),
         value: route.value.clone(),
@@ -476,7 +504,7 @@ fn with_rules<M: Clone, R>(
 }
 
 impl ProfileRoutes {
-    pub(crate) fn series(&self, route: usize) -> Option<&RouteSeries> {
+    pub(crate) fn series(&self, route: usize) -> Option<&ProfileSeries> {
         self.series.get(route).or(self.series.last())
     }
 }

@@ -12,10 +12,10 @@ use crate::{
 };
 use http::{HeaderValue, StatusCode, Version, request::Parts};
 use linkerd_http::{
-    Body, Classes, Handler, Observe, Record, Request, Response, h1,
+    Body, Classes, End, Handler, Observe, Record, Request, Response, StreamRecord, h1,
     headers::{self, L5D_DST_CANONICAL, L5D_DST_OVERRIDE, L5D_REQUIRE_ID},
 };
-use linkerd_metrics::{Classification, Labels};
+use linkerd_metrics::{Classification, Labels, RetrySeries};
 use linkerd_policy::{Id, Labels as LabelMap, Meta, filter::HeaderModifier, profile::LookupTarget, route};
 use linkerd_stack::{Cause, Client, Error, Informational, Retry as Retryable, Synthetic, is_grpc};
 use linkerd_tap::{Connection as Tapped, Direction, Inspect};
@@ -61,7 +61,42 @@ enum Answer {
 /// Frees a request's place among those in flight when its response has ended.
 struct InFlight(Arc<AtomicUsize>);
 
-impl Observe for InFlight {}
+/// A response with what is to be counted at its end.
+struct Routed {
+    response: Response,
+    records: Records,
+}
+
+/// A request that a policy's route counts, and the attempt that was answered.
+#[derive(Default)]
+struct Records {
+    route: Option<StreamRecord>,
+    backend: Option<StreamRecord>,
+}
+
+/// What is done at a response's end.
+struct Tail {
+    records: Records,
+    /// A tunnel takes the place with it.
+    _in_flight: Option<InFlight>,
+}
+
+impl Observe for Tail {
+    fn data(&mut self, bytes: usize) {
+        if let Some(backend) = &mut self.records.backend {
+            backend.data(bytes);
+        }
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        for record in [&mut self.records.backend, &mut self.records.route]
+            .into_iter()
+            .flatten()
+        {
+            record.end(end);
+        }
+    }
+}
 
 impl Session {
     pub(crate) fn new(
@@ -93,7 +128,7 @@ impl Session {
         self.destination.current().ok_or_else(missing)
     }
 
-    async fn route(&self, mut parts: Parts, body: Body, started: Instant) -> Result<Response, Box<Refusal>> {
+    async fn route(&self, mut parts: Parts, body: Body, started: Instant) -> Result<Routed, Box<Refusal>> {
         let plan = self.plan(&mut parts).await?;
         let named = headers::authority(&parts)?;
         let required_id = take_required_id(&mut parts)?;
@@ -118,7 +153,11 @@ impl Session {
             }
         };
         match &**http {
-            Http::Profile(routes) => self.by_profile(&plan, routes, request).await,
+            Http::Profile(routes) => {
+                let response = self.by_profile(&plan, routes, request).await?;
+                let records = Records::default();
+                Ok(Routed { response, records })
+            }
             Http::Routes(routes) => {
                 let found = {
                     let (host, p) = (request.host(), &request.parts);
@@ -235,8 +274,37 @@ impl Session {
         route: &Arc<Meta>,
         rule: &Rule,
         prefix: Option<&str>,
+        mut request: Incoming,
+    ) -> Result<Routed, Box<Refusal>> {
+        let series = rule.series.of(request.host());
+        let mut record =
+            StreamRecord::begin(&series.stream, rule.series.protocol, request.started.into_std());
+        request.body = record.request(request.body);
+        let retries = &series.retries;
+        match self
+            .send_by_rule(plan, route, rule, (prefix, retries, &record), request)
+            .await
+        {
+            Ok(mut routed) => {
+                record.response(routed.response.status(), routed.response.headers());
+                routed.records.route = Some(record);
+                Ok(routed)
+            }
+            Err(refusal) => {
+                record.failed(refusal.error.cause());
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn send_by_rule(
+        &self,
+        plan: &Plan,
+        route: &Arc<Meta>,
+        rule: &Rule,
+        (prefix, retries, record): (Option<&str>, &RetrySeries, &StreamRecord),
         request: Incoming,
-    ) -> Result<Response, Box<Refusal>> {
+    ) -> Result<Routed, Box<Refusal>> {
         let Incoming {
             mut parts,
             body,
@@ -283,9 +351,20 @@ impl Session {
                 required_id: required_id.as_ref(),
                 limits,
             };
-            let mut outcome = self
+            let mut tried = chosen.series.as_ref().map(|series| series.begin(record));
+            let mut outcome = match self
                 .send_filtered(&dispatch, chosen, &mut out, &mut response_headers)
-                .await?;
+                .await
+            {
+                Ok(outcome) => outcome,
+                Err(refusal) => {
+                    end_attempt(tried, Some(refusal.error.cause()));
+                    return Err(refusal);
+                }
+            };
+            if let (Some(tried), Ok(response)) = (&mut tried, &outcome) {
+                tried.response(response.status(), response.headers());
+            }
             if let Some(retry) = retry {
                 if number < u32::from(retry.limit) && out.is_whole() {
                     outcome = retry.peek(outcome, &limits).await;
@@ -300,9 +379,10 @@ impl Session {
                     },
                     &rule.budget,
                 );
+                count(retries, decision, number > 0 && outcome.is_ok());
                 if let Decision::Again(pause) = decision {
                     // Lets go of the server's stream first.
-                    drop(outcome);
+                    end_attempt(tried, outcome.err().map(|unanswered| unanswered.error.cause()));
                     sleep(pause).await;
                     number += 1;
                     continue;
@@ -313,9 +393,14 @@ impl Session {
                     response_headers
                         .iter()
                         .for_each(|m| m.apply(response.headers_mut()));
-                    Ok(response)
+                    let records = Records {
+                        route: None,
+                        backend: tried,
+                    };
+                    Ok(Routed { response, records })
                 }
                 Err(mut unanswered) => {
+                    end_attempt(tried, Some(unanswered.error.cause()));
                     unanswered.error = unanswered.error.within(format_args!("route {route}"));
                     Err(self.unanswered(plan, unanswered, &chosen.backend, None))
                 }
@@ -496,7 +581,7 @@ impl Handler for Session {
 impl Session {
     async fn trace(&self, tracer: &Tracer, request: Request) -> Result<Response, Error> {
         let (mut parts, body) = request.into_parts();
-        let span = tracer.begin(Side::Outbound, self.destination.addr, &mut parts);
+        let span = tracer.begin(Side::Outbound, &self.destination.target, &mut parts);
         let result = self.serve(Request::from_parts(parts, body)).await;
         let Some(mut span) = span else { return result };
         match result {
@@ -529,19 +614,25 @@ impl Session {
         let head = self.outbound.tap.is_active().then(|| parts.clone());
         // The future of a routed request is large; in the heap it does not weigh on the connection's own.
         match Box::pin(self.route(parts, body, started)).await {
-            Ok(response) => Ok(holding(in_flight, returned(response, client.version))),
+            Ok(Routed { response, records }) => {
+                Ok(holding(in_flight, records, returned(response, client.version)))
+            }
             Err(refusal) => self.refuse(client, *refusal, started, head.as_ref()),
         }
     }
 }
 
 /// Keeps the request's place until the response ends, or the tunnel that it has begun.
-fn holding(in_flight: InFlight, mut response: Response) -> Response {
+fn holding(in_flight: InFlight, records: Records, mut response: Response) -> Response {
+    let mut in_flight = Some(in_flight);
     if h1::is_tunnel(response.extensions()) {
-        response.extensions_mut().insert(Arc::new(in_flight));
-        return response;
+        response.extensions_mut().insert(Arc::new(in_flight.take()));
     }
-    response.map(|body| body.observe(in_flight))
+    let tail = Tail {
+        records,
+        _in_flight: in_flight,
+    };
+    response.map(|body| body.observe(tail))
 }
 
 /// Readies a response for the application.
@@ -628,6 +719,26 @@ fn route_labels(route: &Meta) -> LabelMap {
 fn per_try(retry: &Retry, number: u32) -> Option<Deadline> {
     let limit = retry.timeout.filter(|_| number < u32::from(retry.limit))?;
     Some(Deadline::after(limit, Instant::now(), Cause::ResponseTimeout))
+}
+
+/// Counts an attempt whose response nobody reads, or that has none.
+fn end_attempt(tried: Option<StreamRecord>, cause: Option<Cause>) {
+    match (tried, cause) {
+        (Some(tried), Some(cause)) => tried.failed(cause),
+        (Some(tried), None) => tried.given_up(),
+        (None, _) => {}
+    }
+}
+
+/// Counts what was decided after an attempt; `mended`: a retry got a response.
+fn count(retries: &RetrySeries, decision: Decision, mended: bool) {
+    match decision {
+        Decision::Again(_) => retries.requests.incr(),
+        Decision::LimitExceeded => retries.limit_exceeded.incr(),
+        Decision::NoBudget | Decision::Impossible => retries.overflow.incr(),
+        Decision::Done if mended => retries.successes.incr(),
+        Decision::Done => {}
+    }
 }
 
 fn apply(

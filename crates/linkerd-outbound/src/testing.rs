@@ -61,6 +61,7 @@ impl Fake {
             credentials: store.credentials(),
             tap: linkerd_tap::Registry::new(&metrics),
             metrics,
+            tracer: None,
         };
         Outbound::new(config(), deps)
     }
@@ -99,6 +100,7 @@ fn config() -> Config {
         discovery_idle_timeout: Duration::from_secs(5),
         informational_headers: true,
         ingress: false,
+        hostname_labels: false,
     }
 }
 

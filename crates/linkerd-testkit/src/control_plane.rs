@@ -19,6 +19,10 @@ use linkerd_proto::{
         PortSpec, Server,
         inbound_server_policies_server::{InboundServerPolicies, InboundServerPoliciesServer},
     },
+    opentelemetry::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse, KeyValue, Span, any_value,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
     outbound::{
         OutboundPolicy, TrafficSpec,
         outbound_policies_server::{OutboundPolicies, OutboundPoliciesServer},
@@ -27,13 +31,17 @@ use linkerd_proto::{
 };
 use parking_lot::Mutex;
 use std::{
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tonic::{Request, Response, Status, body::Body};
 
 /// Serves plain text, as the control plane does to the proxies of its own pods. Dropping it ends it.
@@ -57,7 +65,13 @@ pub struct Services {
     /// By `ip:port` or `name:port`.
     pub outbound: Topic<OutboundPolicy>,
     pub identity: Arc<Mutex<IdentityScript>>,
+    /// A collector of spans is on the same port.
+    pub traces: Traces,
 }
+
+/// What was exported so far.
+#[derive(Clone, Debug)]
+pub struct Traces(watch::Sender<Vec<ExportTraceServiceRequest>>);
 
 #[derive(Debug, Default)]
 pub struct IdentityScript {
@@ -110,6 +124,7 @@ impl Default for Services {
             inbound: Topic::default(),
             outbound: Topic::default(),
             identity: Arc::default(),
+            traces: Traces(watch::Sender::default()),
         };
         // As the real ones answer for addresses that are no services.
         services
@@ -153,6 +168,8 @@ impl tower_service::Service<http::Request<hyper::body::Incoming>> for Services {
             InboundServerPoliciesServer::new(this).call(request)
         } else if path.starts_with("/io.linkerd.proxy.outbound.") {
             OutboundPoliciesServer::new(this).call(request)
+        } else if path.starts_with("/opentelemetry.") {
+            TraceServiceServer::new(this).call(request)
         } else {
             IdentityServer::new(this).call(request)
         }
@@ -207,6 +224,55 @@ impl OutboundPolicies for Services {
             None => return Err(Status::invalid_argument("no target")),
         };
         Ok(stream(&self.outbound, key))
+    }
+}
+
+impl Traces {
+    /// Waits until there are `count` spans, and gives them with the attributes of their resources.
+    ///
+    /// # Panics
+    /// When they do not come in time.
+    pub async fn wait(&self, count: usize) -> Vec<(Span, HashMap<String, String>)> {
+        let mut told = self.0.subscribe();
+        let spans = told.wait_for(|requests| spans_of(requests).len() >= count);
+        let requests = tokio::time::timeout(Duration::from_secs(20), spans)
+            .await
+            .expect("spans come in time")
+            .unwrap();
+        spans_of(&requests)
+    }
+}
+
+fn spans_of(requests: &[ExportTraceServiceRequest]) -> Vec<(Span, HashMap<String, String>)> {
+    let mut all = Vec::new();
+    for resource in requests.iter().flat_map(|request| &request.resource_spans) {
+        let attributes = resource.resource.iter().flat_map(|r| &r.attributes);
+        let attributes: HashMap<_, _> = attributes.map(|a| (a.key.clone(), text(a))).collect();
+        let spans = resource.scope_spans.iter().flat_map(|scope| &scope.spans);
+        all.extend(spans.map(|span| (span.clone(), attributes.clone())));
+    }
+    all
+}
+
+/// An attribute's value.
+#[must_use]
+pub fn text(attribute: &KeyValue) -> String {
+    match attribute.value.as_ref().and_then(|v| v.value.as_ref()) {
+        Some(any_value::Value::StringValue(text)) => text.clone(),
+        Some(any_value::Value::IntValue(number)) => number.to_string(),
+        Some(any_value::Value::BoolValue(truth)) => truth.to_string(),
+        None => String::new(),
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Services {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.traces.0.send_modify(|told| told.push(request.into_inner()));
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 

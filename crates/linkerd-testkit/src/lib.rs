@@ -14,7 +14,7 @@ mod topic;
 
 pub use self::{
     ca::Ca,
-    control_plane::{ControlPlane, IdentityScript, Services},
+    control_plane::{ControlPlane, IdentityScript, Services, Traces, text as attribute_text},
     proxy::{Proxy, ProxyBuilder, Workspace},
     topic::Topic,
 };

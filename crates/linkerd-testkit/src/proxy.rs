@@ -58,6 +58,7 @@ pub struct ProxyBuilder {
     outbound_dst: Option<SocketAddr>,
     workers: Option<usize>,
     directory: Workspace,
+    control: SocketAddr,
 }
 
 /// A running proxy. Dropping it ends it.
@@ -87,6 +88,7 @@ impl ProxyBuilder {
             outbound_dst: None,
             workers: None,
             directory,
+            control,
         };
         for listener in [
             "ADMIN_LISTEN_ADDR",
@@ -110,10 +112,11 @@ impl ProxyBuilder {
             .env("INBOUND_CONNECT_TIMEOUT", "1s")
     }
 
-    /// A variable without the prefix.
+    /// A variable without the prefix; `{control}` in it is where the control plane and the collector of spans are.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.vars.insert(format!("LINKERD2_PROXY_{name}"), value.into());
+        let value = value.replace("{control}", &self.control.to_string());
+        self.vars.insert(format!("LINKERD2_PROXY_{name}"), value);
         self
     }
 

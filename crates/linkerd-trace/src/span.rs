@@ -9,7 +9,7 @@ use linkerd_proto::opentelemetry::{
 };
 use linkerd_stack::{Cause, Error};
 use std::{
-    net::SocketAddr,
+    fmt::Display,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -50,7 +50,7 @@ impl Tracer {
 
     /// Begins the span of a request that belongs to a sampled trace, and makes it the parent of what follows.
     #[must_use]
-    pub fn begin(&self, side: Side, peer: SocketAddr, parts: &mut Parts) -> Option<Span> {
+    pub fn begin(&self, side: Side, peer: &dyn Display, parts: &mut Parts) -> Option<Span> {
         let context = Context::parse(&parts.headers).filter(|context| context.sampled)?;
         let span_id = rand::random::<u64>().max(1).to_be_bytes();
         let message = Box::new(message(context, span_id, side, peer, parts));
@@ -67,7 +67,7 @@ impl Tracer {
     }
 }
 
-fn message(context: Context, span_id: [u8; 8], side: Side, peer: SocketAddr, parts: &Parts) -> otlp::Span {
+fn message(context: Context, span_id: [u8; 8], side: Side, peer: &dyn Display, parts: &Parts) -> otlp::Span {
     let host = || parts.headers.get(http::header::HOST)?.to_str().ok();
     let authority = parts
         .uri
@@ -85,8 +85,7 @@ fn message(context: Context, span_id: [u8; 8], side: Side, peer: SocketAddr, par
         text("http.request.method", method),
         text("url.path", parts.uri.path()),
         text("network.protocol.version", version(parts.version)),
-        text("network.peer.address", &peer.ip().to_string()),
-        number("network.peer.port", peer.port().into()),
+        text("network.peer.address", &peer.to_string()),
     ];
     attributes.extend(authority.map(|authority| text("server.address", authority)));
     otlp::Span {
@@ -222,15 +221,13 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    fn peer() -> SocketAddr {
-        "10.0.0.1:80".parse().unwrap()
-    }
+    const PEER: &str = "10.0.0.1:80";
 
     #[test]
     fn a_span_takes_its_place_in_the_trace() {
         let (tracer, mut spans) = Tracer::new(Arc::default());
         let mut parts = parts(PARENT);
-        let mut span = tracer.begin(Side::Inbound, peer(), &mut parts).unwrap();
+        let mut span = tracer.begin(Side::Inbound, &PEER, &mut parts).unwrap();
         span.response(StatusCode::OK, &HeaderMap::new(), None);
         drop(Body::empty().observe(span));
         let told = spans.try_recv().unwrap();
@@ -248,14 +245,14 @@ mod tests {
     fn what_is_not_sampled_passes_as_it_is() {
         let (tracer, _spans) = Tracer::new(Arc::default());
         let mut parts = parts(&PARENT.replace("-01", "-00"));
-        assert!(tracer.begin(Side::Outbound, peer(), &mut parts).is_none());
+        assert!(tracer.begin(Side::Outbound, &PEER, &mut parts).is_none());
         assert_eq!(parts.headers["traceparent"], PARENT.replace("-01", "-00"));
     }
 
     #[test]
     fn a_failure_has_its_cause() {
         let (tracer, mut spans) = Tracer::new(Arc::default());
-        let mut span = tracer.begin(Side::Outbound, peer(), &mut parts(PARENT)).unwrap();
+        let mut span = tracer.begin(Side::Outbound, &PEER, &mut parts(PARENT)).unwrap();
         span.response(
             StatusCode::GATEWAY_TIMEOUT,
             &HeaderMap::new(),
@@ -274,7 +271,7 @@ mod tests {
         let dropped = Arc::<Counter>::default();
         let (tracer, _spans) = Tracer::new(dropped.clone());
         for _ in 0..QUEUE + 7 {
-            drop(tracer.begin(Side::Inbound, peer(), &mut parts(PARENT)));
+            drop(tracer.begin(Side::Inbound, &PEER, &mut parts(PARENT)));
         }
         assert_eq!(dropped.value(), 7);
     }

@@ -195,8 +195,28 @@ fn an_identity_may_be_a_uri() {
 }
 
 #[test]
+fn what_is_logged_and_traced_is_said_by_variables() {
+    let config = with(&[
+        ("ACCESS_LOG", "json"),
+        ("TRACE_COLLECTOR_SVC_ADDR", "localhost.:4317"),
+        ("INBOUND_METRICS_AUTHORITY_LABELS", "unsafe"),
+    ])
+    .unwrap();
+    assert_eq!(config.access_log, Some(AccessLogFormat::Json));
+    assert_eq!(config.trace.unwrap().collector.to_string(), "localhost.:4317");
+    assert!(config.inbound_authority_labels);
+    assert_eq!(
+        complaints(&[
+            ("TRACE_COLLECTOR_SVC_ADDR", "collector.tracing.svc:4317"),
+            ("INBOUND_METRICS_AUTHORITY_LABELS", "true"),
+        ]),
+        ["INBOUND_METRICS_AUTHORITY_LABELS", "TRACE_COLLECTOR_SVC_NAME"]
+    );
+}
+
+#[test]
 fn what_has_no_effect_is_told() {
-    let config = with(&[("INBOUND_GATEWAY_SUFFIXES", "false"), ("ACCESS_LOG", "apache")]).unwrap();
+    let config = with(&[("INBOUND_GATEWAY_SUFFIXES", "false"), ("ACCESS_LOG", "xml")]).unwrap();
     assert_eq!(config.without_effect, ["ACCESS_LOG"]);
 }
 

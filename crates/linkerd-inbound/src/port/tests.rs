@@ -60,6 +60,7 @@ fn inbound(declared: &[u16]) -> Arc<Inbound> {
         http2_client: h2::ClientParams::default(),
         max_in_flight: 1,
         discovery_idle_timeout: IDLE,
+        authority_labels: false,
         profile_timeout: Duration::ZERO,
         profile_suffixes: Vec::new(),
     };
@@ -69,6 +70,8 @@ fn inbound(declared: &[u16]) -> Arc<Inbound> {
         credentials: CredentialsStore::new(Id::dns("a.b").unwrap(), "a.b".into()).credentials(),
         tap: linkerd_tap::Registry::new(&metrics),
         metrics,
+        tracer: None,
+        access_log: None,
     };
     Inbound::new(config, deps)
 }

@@ -16,6 +16,7 @@ mod identity;
 mod inbound;
 mod ingress;
 mod life;
+mod observe;
 mod profile;
 mod rig;
 mod route;
