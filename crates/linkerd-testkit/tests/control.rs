@@ -176,7 +176,8 @@ async fn with_limits(limits: linkerd_control::StreamLimits) -> (ControlPlane, Co
     // Everywhere is here too.
     config.destination.host = "0.0.0.0".into();
     let store = CredentialsStore::new(Id::dns("a.test").unwrap(), "a.test".into());
-    let control = Control::spawn(config, store, &Handle::current());
+    let registry = linkerd_metrics::Registry::new(Duration::from_secs(60));
+    let control = Control::spawn(config, store, &Handle::current(), &registry);
     (plane, control, builder)
 }
 
