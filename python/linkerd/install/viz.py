@@ -235,8 +235,6 @@ class _Viz:
                 "prometheus",
                 _prometheus_container(settings),
                 [{"name": "data", "emptyDir": {}}, k8s.config_map_volume("prometheus-config", "prometheus-config")],
-                # It scrapes pods at their addresses, meshed or not: plain connections to the proxies' admin ports.
-                annotations={"config.linkerd.io/skip-outbound-ports": "443,4191,6443"},
                 security={"fsGroup": 65534},
             ),
         ]

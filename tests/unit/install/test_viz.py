@@ -51,6 +51,13 @@ def test_the_alert_rules_are_prometheus_own_unless_switched_off():
     assert "rule_files" not in off["prometheus.yml"]
 
 
+def test_prometheus_scrapes_with_its_identity():
+    """Through its proxy, or no policy could let it in (`viz allow-scrapes`)."""
+    prometheus = next(d for d in documents() if d["kind"] == "Deployment" and d["metadata"]["name"] == "prometheus")
+    annotations = prometheus["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["config.linkerd.io/skip-outbound-ports"] == "443,6443"
+
+
 def test_who_is_told_of_alerts():
     alerting = yaml.safe_load(prometheus_files(alertmanagers=["mine:9093"])["prometheus.yml"])["alerting"]
     assert alerting["alertmanagers"] == [{"static_configs": [{"targets": ["mine:9093"]}]}]
