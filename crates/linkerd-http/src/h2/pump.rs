@@ -10,6 +10,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// Why a body was not sent to its end.
@@ -58,9 +59,13 @@ async fn send_within_window(
     }
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
+        let enough = data.len().min(WORTHWHILE);
         let mut capacity = stream.capacity();
         if capacity == 0 {
             capacity = poll_fn(|cx| poll_capacity(stream, cx)).await?;
+        }
+        if capacity < enough {
+            capacity = gather_capacity(stream, capacity, enough).await?;
         }
         let chunk = data.split_to(capacity.min(data.len()));
         let last = end && data.is_empty();
@@ -68,6 +73,28 @@ async fn send_within_window(
     }
     Ok(())
 }
+
+/// Waits a moment for more than a sliver of window: a peer that opens it byte by byte would have each byte sent in a
+/// frame of its own. One that means well opens it by thousands, and what is left of its window goes with them.
+async fn gather_capacity(
+    stream: &mut SendStream<Bytes>,
+    mut capacity: usize,
+    enough: usize,
+) -> Result<usize, Stopped> {
+    let more = async {
+        while capacity < enough {
+            capacity = poll_fn(|cx| poll_capacity(stream, cx)).await?;
+        }
+        Ok(())
+    };
+    // Late is what the peer gets for its slivers.
+    tokio::time::timeout(SLIVER_PAUSE, more).await.unwrap_or(Ok(()))?;
+    Ok(capacity)
+}
+
+/// The least that is sent at once, unless the peer's window stays smaller.
+const WORTHWHILE: usize = 256;
+const SLIVER_PAUSE: Duration = Duration::from_millis(5);
 
 fn poll_capacity(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<usize, Stopped>> {
     if let Poll::Ready(reset) = stream.poll_reset(cx) {

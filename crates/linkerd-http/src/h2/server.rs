@@ -94,12 +94,16 @@ fn builder(params: &ServerParams) -> h2::server::Builder {
         .initial_connection_window_size(params.connection_window)
         .max_concurrent_streams(params.max_concurrent_streams)
         .max_header_list_size(params.max_header_list_size)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(MAX_RESET)
+        .max_local_error_reset_streams(Some(MAX_FAULTY))
+        .max_pending_accept_reset_streams(
+            params
+                .max_pending_accept_reset_streams
+                .unwrap_or(MAX_RESET_UNSEEN),
+        );
     if let Some(size) = params.max_frame_size {
         builder.max_frame_size(size.clamp(16_384, 16_777_215));
-    }
-    if let Some(max) = params.max_pending_accept_reset_streams {
-        builder.max_pending_accept_reset_streams(max);
     }
     builder
 }
@@ -170,3 +174,11 @@ fn reset_reason(error: &Error) -> Reason {
     }
     error.reset().map_or(Reason::INTERNAL_ERROR, Reason::from)
 }
+
+/// How many streams that were reset here are remembered, for frames that are still under way.
+const MAX_RESET: usize = 50;
+/// How many streams a client may reset before they are looked at (CVE-2023-44487), then its connection ends.
+const MAX_RESET_UNSEEN: usize = 20;
+/// How many streams a client may break by invalid frames (CVE-2025-8671), then its connection ends. Other proxies send
+/// the requests of many clients on one connection, so a few faults must not end them all.
+const MAX_FAULTY: usize = 512;

@@ -69,6 +69,12 @@ async fn serve(mut io: TcpStream, log: Arc<Mutex<Log>>) {
                 if !matches!(io.read_buf(&mut bytes).await, Ok(1..)) {
                     return;
                 }
+                if bytes.starts_with(b"\r\n") {
+                    log.lock()
+                        .offences
+                        .push("a message that begins with an empty line".into());
+                    return;
+                }
             }
             Read::Offence(why) => {
                 let shown = String::from_utf8_lossy(&bytes).into_owned();

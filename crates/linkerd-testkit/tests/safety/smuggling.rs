@@ -524,8 +524,61 @@ fn answers(heard: &[u8]) -> Answers {
     }
 }
 
+/// How long a client may be silent before the application is asked.
+const SILENCE: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(3);
 const LINGER: Duration = Duration::from_millis(10);
+
+/// Nobody can make a Detect port take a request for bytes of another protocol, which no route would look at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn detection_is_not_evaded() {
+    let recorder = Recorder::start().await;
+    let path = rig::inbound(recorder.addr).await;
+    let blanks = [&b"\r\n".repeat(40)[..], b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"].concat();
+    for (what, pieces) in [
+        ("many empty lines", vec![&blanks[..]]),
+        (
+            "a line in pieces",
+            vec![b"G", b"ET /", b"a HT", b"TP/1.1\r", b"\nhost: a\r\n\r\n"],
+        ),
+        (
+            "a lenient server's line",
+            vec![b"GET  /a HTTP/1.1\r\nhost: a\r\n\r\n"],
+        ),
+        (
+            "tabs between the words",
+            vec![b"GET\t/a\tHTTP/1.1\r\nhost: a\r\n\r\n"],
+        ),
+        (
+            "a version that is none",
+            vec![b"GET /a HTTP/1.9\r\nhost: a\r\n\r\n"],
+        ),
+        ("no version", vec![b"GET /a\r\nhost: a\r\n\r\n"]),
+    ] {
+        let mut io = TcpStream::connect(path.addr).await.unwrap();
+        for piece in pieces {
+            io.write_all(piece).await.unwrap();
+            // Long enough that the proxy asks the application whether it has something to say.
+            tokio::time::sleep(3 * SILENCE).await;
+        }
+        let mut heard = Vec::new();
+        let _ = timeout(PATIENCE, io.read_buf(&mut heard)).await;
+        let log = recorder.take();
+        // Unread bytes of another protocol are an offence to the recorder.
+        assert_eq!(log.offences, Vec::<String>::new(), "{what}");
+        let passed = log.messages == ["GET /a a"] && heard.starts_with(b"HTTP/1.1 200");
+        let refused = log.messages.is_empty()
+            && (heard.is_empty()
+                || [&b"HTTP/1.1 4"[..], b"HTTP/1.1 5"]
+                    .iter()
+                    .any(|a| heard.starts_with(a)));
+        assert!(
+            passed || refused,
+            "{what}: {log:?}, {:?}",
+            String::from_utf8_lossy(&heard)
+        );
+    }
+}
 
 /// A request over HTTP/2 as a proxy of the mesh sends it for an HTTP/1 client.
 struct Http2Case {
