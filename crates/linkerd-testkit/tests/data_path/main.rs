@@ -21,4 +21,5 @@ mod profile;
 mod rig;
 mod route;
 mod tap;
+mod tapping;
 mod tcp;
