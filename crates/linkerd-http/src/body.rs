@@ -16,7 +16,14 @@ use tokio::sync::mpsc;
 #[derive(Default)]
 pub struct Body {
     kind: Kind,
-    observer: Option<Box<dyn Observe>>,
+    observers: Observers,
+}
+
+/// Two have room, as many as a usual request has; further ones share the place of the second.
+#[derive(Default)]
+struct Observers {
+    first: Option<Box<dyn Observe>>,
+    second: Option<Box<dyn Observe>>,
 }
 
 #[derive(Default)]
@@ -165,27 +172,28 @@ impl Body {
     /// Adds an observer; earlier ones hear of each event first.
     #[must_use]
     pub fn observe(mut self, observer: impl Observe + 'static) -> Self {
-        let observer: Box<dyn Observe> = Box::new(observer);
-        self.observer = Some(match self.observer.take() {
-            None => observer,
-            Some(first) => Box::new(Both(first, observer)),
-        });
+        self.observers.add(Box::new(observer));
         if http_body::Body::is_end_stream(&self.kind) {
             self.finish(End::Complete(None));
         }
         self
     }
 
+    fn is_followed(&self) -> bool {
+        self.observers.first.is_some()
+    }
+
     fn finish(&mut self, end: End<'_>) {
-        if let Some(mut observer) = self.observer.take() {
-            observer.end(end);
-        }
+        self.observers.end(end);
     }
 }
 
 impl From<Kind> for Body {
     fn from(kind: Kind) -> Self {
-        Self { kind, observer: None }
+        Self {
+            kind,
+            observers: Observers::default(),
+        }
     }
 }
 
@@ -196,15 +204,15 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.kind).poll_frame(cx));
-        if this.observer.is_some() {
+        if this.is_followed() {
             match &frame {
                 None => this.finish(End::Complete(None)),
                 Some(Err(error)) => this.finish(End::Failed(error)),
                 Some(Ok(frame)) => {
                     if let Some(trailers) = frame.trailers_ref() {
                         this.finish(End::Complete(Some(trailers)));
-                    } else if let (Some(data), Some(observer)) = (frame.data_ref(), &mut this.observer) {
-                        observer.data(data.len());
+                    } else if let Some(data) = frame.data_ref() {
+                        this.observers.data(data.len());
                         if http_body::Body::is_end_stream(&this.kind) {
                             this.finish(End::Complete(None));
                         }
@@ -331,7 +339,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if self.observer.is_some() {
+        if self.is_followed() {
             let end = if http_body::Body::is_end_stream(&self.kind) {
                 End::Complete(None)
             } else {
@@ -355,6 +363,33 @@ impl fmt::Debug for Body {
             Kind::PushedBack(..) => "PushedBack",
         };
         f.debug_tuple("Body").field(&kind).finish()
+    }
+}
+
+impl Observers {
+    fn add(&mut self, observer: Box<dyn Observe>) {
+        if self.first.is_none() {
+            self.first = Some(observer);
+            return;
+        }
+        self.second = Some(match self.second.take() {
+            None => observer,
+            Some(second) => Box::new(Both(second, observer)),
+        });
+    }
+
+    fn data(&mut self, bytes: usize) {
+        for observer in [&mut self.first, &mut self.second].into_iter().flatten() {
+            observer.data(bytes);
+        }
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        for observer in [&mut self.first, &mut self.second] {
+            if let Some(mut observer) = observer.take() {
+                observer.end(end);
+            }
+        }
     }
 }
 

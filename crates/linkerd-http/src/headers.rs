@@ -50,6 +50,10 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
 /// How a body was coded is among it: whoever sends it on codes it anew, so that no server reads `chunked, chunked` in
 /// its own way.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
+    // Most messages have few fields and none of these: one look at each costs less than six searches.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if !upgrade {
         strip_connection_named(headers);
         headers.remove(header::CONNECTION);
@@ -59,6 +63,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     headers.remove("keep-alive");
     headers.remove("http2-settings");
     headers.remove(header::TRANSFER_ENCODING);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "upgrade" | "proxy-connection" | "keep-alive" | "http2-settings" | "transfer-encoding"
+    )
+}
+
+/// Whether a message has any of the fields that proxies of the mesh tell each other.
+#[must_use]
+pub fn any_of_mesh(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("l5d-"))
 }
 
 fn strip_connection_named(headers: &mut HeaderMap) {

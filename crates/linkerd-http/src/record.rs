@@ -51,7 +51,7 @@ impl Classes {
 /// A request on its way. Dropped without a response, it counts as one that its client gave up.
 #[derive(Debug)]
 pub struct Record {
-    series: Vec<Arc<HttpSeries>>,
+    series: [Option<Arc<HttpSeries>>; 2],
     classes: Classes,
     started: Instant,
     head: Option<Head>,
@@ -70,10 +70,16 @@ struct Head {
 }
 
 impl Record {
-    /// Counts a request in all of `series`.
+    /// Counts a request in its endpoint's series, its route's, or both.
     #[must_use]
-    pub fn begin(series: Vec<Arc<HttpSeries>>, classes: Classes, started: Instant) -> Self {
-        for s in &series {
+    pub fn begin(
+        series: impl IntoIterator<Item = Arc<HttpSeries>>,
+        classes: Classes,
+        started: Instant,
+    ) -> Self {
+        let mut series = series.into_iter();
+        let series = [series.next(), series.next()];
+        for s in series.iter().flatten() {
             s.request();
         }
         Self {
@@ -89,9 +95,13 @@ impl Record {
     /// Follows the response to its end.
     #[must_use]
     pub fn follow(mut self, response: Response) -> Response {
-        let (parts, body) = response.into_parts();
-        self.head = Some(Head::new(parts.status, &parts.headers, None));
-        Response::from_parts(parts, body.observe(self))
+        self.answered(&response);
+        response.map(|body| body.observe(self))
+    }
+
+    /// Takes note of the response's head; whoever asks for this follows the body.
+    pub fn answered<B>(&mut self, response: &http::Response<B>) {
+        self.head = Some(Head::new(response.status(), response.headers(), None));
     }
 
     /// The proxy itself answers with `status` because of `error`.
@@ -114,7 +124,7 @@ impl Record {
             self.record_latency(elapsed);
         }
         let response = self.response_end(end);
-        for s in &self.series {
+        for s in self.series.iter().flatten() {
             s.duration(elapsed);
             s.response(response);
         }
@@ -123,7 +133,7 @@ impl Record {
     fn record_latency(&mut self, latency: Duration) {
         self.recorded_latency = true;
         let status = self.head.map(|h| h.status.as_u16());
-        for s in &self.series {
+        for s in self.series.iter().flatten() {
             s.latency(status, latency);
         }
     }

@@ -35,21 +35,28 @@ impl Profiles {
         }
     }
 
+    /// What can be said at once about `name:port`.
+    pub(crate) fn known(&self, authority: &str) -> Option<Option<Arc<Profile>>> {
+        let mut known = self.known.lock();
+        let Some(entry) = known.get_mut(authority) else {
+            return (!self.is_service(authority)).then_some(None);
+        };
+        entry.used = Instant::now();
+        match &*entry.receiver.borrow() {
+            Some(profile) => Some(Some(profile.clone()).filter(|p| p.logical.is_some())),
+            None => entry.late.then_some(None),
+        }
+    }
+
     /// The profile of `name:port`, when it is of a service and comes in time.
     pub(crate) async fn of(&self, authority: &str) -> Option<Arc<Profile>> {
+        if let Some(known) = self.known(authority) {
+            return known;
+        }
         let mut receiver = {
             let mut known = self.known.lock();
             match known.get_mut(authority) {
-                Some(entry) => {
-                    entry.used = Instant::now();
-                    if let Some(profile) = &*entry.receiver.borrow() {
-                        return Some(profile.clone()).filter(|p| p.logical.is_some());
-                    }
-                    if entry.late {
-                        return None;
-                    }
-                    entry.receiver.clone()
-                }
+                Some(entry) => entry.receiver.clone(),
                 None => self.look_up(&mut known, authority)?,
             }
         };
@@ -71,9 +78,6 @@ impl Profiles {
         known: &mut HashMap<Arc<str>, Known>,
         authority: &str,
     ) -> Option<watch::Receiver<Option<Arc<Profile>>>> {
-        if !self.is_service(authority) {
-            return None;
-        }
         let now = Instant::now();
         if known.len() >= MAX_PROFILES {
             known.retain(|_, k| now - k.used < self.idle_timeout);

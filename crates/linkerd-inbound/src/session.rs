@@ -27,6 +27,7 @@ use linkerd_trace::{Side, Span};
 use parking_lot::Mutex;
 use rand::Rng;
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
@@ -43,6 +44,8 @@ pub(crate) struct Session {
     opened: OnceLock<Arc<Port>>,
     client: SocketAddr,
     tls: ServerTls,
+    /// The client's identity, as the application is told.
+    client_id: Option<HeaderValue>,
     tls_labels: Labels,
     series: Mutex<SeriesCache>,
 }
@@ -104,6 +107,7 @@ struct Followed {
 
 /// What is done at a response's end.
 struct Tail {
+    record: Record,
     stream: StreamRecord,
     taps: Option<HttpTaps>,
     in_flight: Option<InFlight>,
@@ -119,7 +123,11 @@ impl Session {
             port,
             policy: _,
         } = connection;
+        let client_id = tls
+            .client_id()
+            .and_then(|id| HeaderValue::from_str(id.as_str()).ok());
         let session = Self {
+            client_id,
             inbound: inbound.clone(),
             port,
             opened: OnceLock::new(),
@@ -343,7 +351,14 @@ impl Session {
                         .and_then(|h| h.to_str().ok())
                 })?,
         };
-        let profile = self.inbound.profiles.of(&name.to_ascii_lowercase()).await?;
+        let lower: Cow<'_, str> = match name.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => name.to_ascii_lowercase().into(),
+            false => name.into(),
+        };
+        let profile = match self.inbound.profiles.known(&lower) {
+            Some(known) => known?,
+            None => Box::pin(self.inbound.profiles.of(&lower)).await?,
+        };
         let matches = |r: &linkerd_policy::profile::Route| r.condition.matches(&parts.method, &parts.uri);
         let index = profile
             .routes
@@ -470,11 +485,9 @@ impl Session {
     fn prepare(&self, parts: &mut Parts) -> Result<(detect::Version, Option<OrigProto>), Error> {
         let prepared = Self::prepare_form(parts);
         // Last, so that nothing that the client wrote into `connection` takes it away again.
-        parts.headers.remove(L5D_CLIENT_ID);
-        if let Some(id) = self.tls.client_id()
-            && let Ok(id) = HeaderValue::from_str(id.as_str())
-        {
-            parts.headers.insert(L5D_CLIENT_ID, id);
+        match &self.client_id {
+            Some(id) => drop(parts.headers.insert(L5D_CLIENT_ID, id.clone())),
+            None => drop(parts.headers.remove(L5D_CLIENT_ID)),
         }
         prepared
     }
@@ -567,14 +580,16 @@ impl Session {
             Err(refusal) => return Ok(answered(self.refuse(&policy, client, refusal, &parts))),
         };
         let profile = self.profile(&mut parts).await;
-        let mut series = vec![admitted.series.http.clone()];
-        let mut classes = Classes::Default;
-        if let Some((profile, route)) = profile {
-            series.extend(self.profile_series(&profile, route));
-            classes = Classes::Profile(profile, route);
-        }
+        let (of_route, classes) = match profile {
+            Some((profile, route)) => (
+                self.profile_series(&profile, route),
+                Classes::Profile(profile, route),
+            ),
+            None => (None, Classes::Default),
+        };
         let taps = self.taps(&policy, &admitted.series, &classes, &parts);
-        let record = Record::begin(series, classes, started);
+        let series = [Some(admitted.series.http.clone()), of_route];
+        let record = Record::begin(series.into_iter().flatten(), classes, started);
         let mut stream = StreamRecord::begin(&admitted.series.stream, admitted.series.protocol, started);
         let (version, orig) = match self.prepare(&mut parts) {
             Ok(prepared) => prepared,
@@ -600,8 +615,8 @@ impl Session {
                 }
                 Ok(respond(
                     response,
-                    record,
                     Tail {
+                        record,
                         stream,
                         taps,
                         in_flight: Some(in_flight),
@@ -661,14 +676,9 @@ impl Session {
 }
 
 /// Readies the application's response for the client and follows it to its end.
-fn respond(
-    response: Response,
-    record: Record,
-    mut tail: Tail,
-    client: Version,
-    orig: Option<OrigProto>,
-) -> Response {
-    let (mut parts, body) = record.follow(response).into_parts();
+fn respond(response: Response, mut tail: Tail, client: Version, orig: Option<OrigProto>) -> Response {
+    tail.record.answered(&response);
+    let (mut parts, body) = response.into_parts();
     tail.stream.response(parts.status, &parts.headers);
     if let Some(taps) = &mut tail.taps {
         taps.response(parts.status, &parts.headers, None);
@@ -832,6 +842,7 @@ impl Observe for Followed {
 
 impl Observe for Tail {
     fn data(&mut self, bytes: usize) {
+        self.record.data(bytes);
         self.stream.data(bytes);
         if let Some(taps) = &mut self.taps {
             taps.data(bytes);
@@ -839,6 +850,7 @@ impl Observe for Tail {
     }
 
     fn end(&mut self, end: linkerd_http::End<'_>) {
+        self.record.end(end);
         self.stream.end(end);
         if let Some(taps) = &mut self.taps {
             taps.end(end);

@@ -67,6 +67,7 @@ struct Answer {
 
 /// What is done at a response's end.
 struct Tail {
+    record: Record,
     picked: PickedEndpoint,
     taps: Option<HttpTaps>,
     classes: Classes,
@@ -149,7 +150,7 @@ impl Dispatch<'_> {
         })?;
         let (mut counted, mut lost_before) = (false, false);
         loop {
-            tried.push(picked.addr());
+            let addr = picked.addr();
             let outcome = self.attempt(picked, out).await;
             counted |= outcome.as_ref().map_or_else(|e| e.counted, |_| true);
             let unsent = match &outcome {
@@ -159,9 +160,10 @@ impl Dispatch<'_> {
             // RFC 9110 §9.2.2: what may be repeated by its method may be sent again when its connection was lost.
             let lost = !lost_before && out.is_idempotent() && was_lost(&outcome);
             lost_before |= lost;
-            let again = (unsent || lost) && out.is_whole() && tried.len() < MAX_ATTEMPTS;
+            let again = (unsent || lost) && out.is_whole() && tried.len() + 1 < MAX_ATTEMPTS;
             let next = if again {
-                self.next(backend, &tried, give_up).await
+                tried.push(addr);
+                Box::pin(self.next(backend, &tried, give_up)).await
             } else {
                 None
             };
@@ -181,6 +183,13 @@ impl Dispatch<'_> {
     }
 
     async fn pick(&self, backend: &Backend) -> Result<PickedEndpoint, Error> {
+        if let Some(picked) = backend.pick_now(&[]) {
+            return Ok(picked);
+        }
+        Box::pin(self.wait(backend)).await
+    }
+
+    async fn wait(&self, backend: &Backend) -> Result<PickedEndpoint, Error> {
         match self
             .limits
             .within("waiting for an endpoint", backend.pick(&[]))
@@ -288,12 +297,13 @@ impl Dispatch<'_> {
         version: detect::Version,
         once: bool,
     ) -> Result<Ready, Error> {
+        if let Some(ready) = endpoint.ready_now(version) {
+            return Ok(ready);
+        }
         let place = || format!("endpoint {}", endpoint.spec.addr);
-        match self
-            .limits
-            .within("connecting", endpoint.ready(version, once))
-            .await
-        {
+        // The future of a new connection is large, and few requests need one.
+        let ready = Box::pin(endpoint.ready(version, once));
+        match self.limits.within("connecting", ready).await {
             Ok(ready) => ready,
             Err(late) => Err(late.within(place())),
         }
@@ -349,8 +359,10 @@ impl Dispatch<'_> {
         out: &Outgoing,
         started: std::time::Instant,
     ) -> (Record, Option<HttpTaps>) {
-        let mut series = vec![endpoint.series.clone()];
-        series.extend(self.actual.cloned());
+        let series = [Some(&endpoint.series), self.actual]
+            .into_iter()
+            .flatten()
+            .cloned();
         let taps = self.taps(endpoint, &out.parts);
         (Record::begin(series, self.classes.clone(), started), taps)
     }
@@ -371,7 +383,7 @@ impl Dispatch<'_> {
         &self,
         response: Response,
         endpoint: &Endpoint,
-        record: Record,
+        mut record: Record,
         mut taps: Option<HttpTaps>,
         picked: PickedEndpoint,
     ) -> Answer {
@@ -379,7 +391,8 @@ impl Dispatch<'_> {
             Some(clock) => clock.response(response),
             None => response,
         };
-        let mut response = record.follow(response);
+        let mut response = response;
+        record.answered(&response);
         let (status, map) = (response.status(), response.headers());
         let by_proxy = made_by_proxy(endpoint, &response);
         let refused = is_refused(endpoint, &response);
@@ -392,6 +405,7 @@ impl Dispatch<'_> {
             response.headers_mut().remove(L5D_PROXY_ERROR);
         }
         let mut tail = Tail {
+            record,
             picked,
             taps,
             classes: self.classes.clone(),
@@ -555,12 +569,14 @@ fn judge(picked: &mut PickedEndpoint, verdict: Verdict) {
 
 impl Observe for Tail {
     fn data(&mut self, bytes: usize) {
+        self.record.data(bytes);
         if let Some(taps) = &mut self.taps {
             taps.data(bytes);
         }
     }
 
     fn end(&mut self, end: End<'_>) {
+        self.record.end(end);
         self.judge_end(end);
         if let Some(taps) = &mut self.taps {
             taps.end(end);

@@ -90,6 +90,14 @@ impl Endpoint {
     }
 
     /// A connection; one that nobody else uses before or after when it is for `once`.
+    /// A connection that is open already and shared.
+    pub(crate) fn ready_now(&self, version: Version) -> Option<Ready> {
+        match version {
+            Version::Http1 => None,
+            Version::Http2 => self.http2.ready_now().map(Ready::Http2),
+        }
+    }
+
     pub(crate) async fn ready(&self, version: Version, once: bool) -> Result<Ready, Error> {
         match version {
             Version::Http1 if once => {

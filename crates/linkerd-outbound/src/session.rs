@@ -204,7 +204,7 @@ impl Session {
         let series = routes.series(index);
         let classes = Classes::Profile(profile.clone(), index);
         let record = Record::begin(
-            series.iter().map(|s| s.logical.clone()).collect(),
+            series.map(|s| s.logical.clone()),
             classes.clone(),
             started.into_std(),
         );
@@ -239,7 +239,7 @@ impl Session {
             let target = routes.targets.choose().ok_or_else(no_backend)?;
             let mut outcome = dispatch.send(&target.backend, &mut out).await;
             if budget.is_some() && out.is_whole() {
-                outcome = retry::peek(outcome, &dispatch.limits).await;
+                outcome = Box::pin(retry::peek(outcome, &dispatch.limits)).await;
             }
             let failed = match &outcome {
                 Ok(response) => is_failure(&classes, response),
@@ -367,7 +367,7 @@ impl Session {
             }
             if let Some(retry) = retry {
                 if number < u32::from(retry.limit) && out.is_whole() {
-                    outcome = retry.peek(outcome, &limits).await;
+                    outcome = Box::pin(retry.peek(outcome, &limits)).await;
                 }
                 let decision = retry.decide(
                     &Attempt {
@@ -491,7 +491,7 @@ impl Session {
             }
         };
         if let Some(backend) = unserved {
-            let series = vec![backend.unserved(&self.outbound)];
+            let series = [backend.unserved(&self.outbound)];
             let record = Record::begin(series, Classes::Default, started.into_std());
             record.failed(answer.status, answer.head.headers(), &error);
         }
@@ -600,8 +600,10 @@ impl Session {
     async fn serve(&self, request: Request) -> Result<Response, Error> {
         let started = Instant::now();
         let (mut parts, body) = request.into_parts();
-        parts.headers.remove(headers::L5D_ORIG_PROTO);
-        parts.headers.remove(headers::L5D_CLIENT_ID);
+        if headers::any_of_mesh(&parts.headers) {
+            parts.headers.remove(headers::L5D_ORIG_PROTO);
+            parts.headers.remove(headers::L5D_CLIENT_ID);
+        }
         let client = Client {
             version: parts.version,
             grpc: is_grpc(&parts.headers),

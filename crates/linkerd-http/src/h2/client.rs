@@ -140,18 +140,18 @@ impl Client {
     ///
     /// # Errors
     /// With the request in it as long as nothing of it was sent.
-    pub async fn send(&self, request: Request) -> Result<Response, Failed> {
-        let mut sender = self.sender.clone();
-        let slot = Slot::take(&self.state);
+    pub async fn send(self, request: Request) -> Result<Response, Failed> {
+        let Self { mut sender, state } = self;
+        let slot = Slot::take(&state);
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-            self.state.closed.store(true, Relaxed);
+            state.closed.store(true, Relaxed);
             return Err(Failed::unsent(upstream_error(&error), request));
         }
         let (parts, body) = request.into_parts();
         let end = body.is_end_stream();
         let head = http::Request::from_parts(parts, ());
         let (response, stream) = sender.send_request(head, end).map_err(|error| {
-            self.state.closed.store(true, Relaxed);
+            state.closed.store(true, Relaxed);
             Failed::new(upstream_error(&error).unsent())
         })?;
         if end {

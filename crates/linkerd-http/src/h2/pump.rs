@@ -37,11 +37,11 @@ pub(super) async fn pump(mut body: Body, stream: &mut SendStream<Bytes>) -> Resu
             Some(Err(error)) => return Err(Stopped::Body(error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    let end = body.is_end_stream();
-                    send_within_window(stream, data, end).await?;
-                    if end {
-                        return Ok(());
+                    if body.is_end_stream() {
+                        // The last one may as well wait for its window there.
+                        return send(stream, data, true);
                     }
+                    send_within_window(stream, data).await?;
                 }
                 Err(frame) => return send_trailers(stream, frame.into_trailers().unwrap_or_default()),
             },
@@ -49,14 +49,7 @@ pub(super) async fn pump(mut body: Body, stream: &mut SendStream<Bytes>) -> Resu
     }
 }
 
-async fn send_within_window(
-    stream: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    end: bool,
-) -> Result<(), Stopped> {
-    if data.is_empty() {
-        return if end { send(stream, data, true) } else { Ok(()) };
-    }
+async fn send_within_window(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), Stopped> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let enough = data.len().min(WORTHWHILE);
@@ -68,8 +61,7 @@ async fn send_within_window(
             capacity = gather_capacity(stream, capacity, enough).await?;
         }
         let chunk = data.split_to(capacity.min(data.len()));
-        let last = end && data.is_empty();
-        send(stream, chunk, last)?;
+        send(stream, chunk, false)?;
     }
     Ok(())
 }

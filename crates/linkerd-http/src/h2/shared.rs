@@ -76,6 +76,15 @@ impl<C: Connect> Shared<C> {
         ))
     }
 
+    /// An open connection with room for one more request.
+    #[must_use]
+    pub fn ready_now(&self) -> Option<Client> {
+        match self.0.pool.lock().choose() {
+            Choice::Room(client) => Some(client),
+            Choice::Crowded(_) | Choice::Full(_) | Choice::None => None,
+        }
+    }
+
     /// An open connection, or a new one.
     ///
     /// # Errors
