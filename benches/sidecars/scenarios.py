@@ -251,12 +251,12 @@ def _bodies(bench: Bench, size: int, what: str) -> list[Row]:
     cost: dict[str, list[float]] = {name: [] for name in names}
     peaks: dict[str, list[list[float]]] = {name: [] for name in names}
     with bench.deployed(names, Traffic()) as deployments:
-        for number in range(bench.rounds):
+        # The largest need a long window, or none of them ends in it.
+        rounds, seconds = (bench.rounds, bench.seconds) if size <= MIB else (1, 30)
+        for number in range(rounds):
             for deployment in deployments[:: 1 if number % 2 == 0 else -1]:
                 for pid in deployment.sidecars:
                     forget_peak(pid)
-                # A window that holds some of the largest bodies on a slow machine.
-                seconds = bench.seconds if size <= MIB else max(bench.seconds, 10)
                 shape = Load(connections=16, body_bytes=size, seconds=seconds, warm_up=0.5)
                 result = load.run(bench.lab, deployment, shape)
                 moved = 2 * size * result.requests / MIB
